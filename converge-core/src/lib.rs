@@ -1,0 +1,13 @@
+//! Run a GGUF model: tokenizer, chat template, decoder, KV cache, sampling, constraints, sessions.
+
+#![forbid(unsafe_code)]
+
+pub mod backend;
+pub mod error;
+pub mod generate;
+pub mod model;
+
+pub use error::{CoreError, Result};
+
+/// A token of the model's vocabulary: an index into `tokenizer.ggml.tokens`.
+pub type TokenId = u32;

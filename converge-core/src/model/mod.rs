@@ -1,0 +1,75 @@
+//! What a decoder is, apart from how it is computed.
+
+use crate::{Result, TokenId, generate::Cancel};
+
+/// Which rows of a pass need logits: the head is computed for no others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rows {
+    /// None: the pass only fills the KV cache.
+    None,
+    /// The last token's row.
+    Last,
+    /// Every token's row.
+    All,
+}
+
+/// Logits of the rows asked for, row-major, `rows() × vocab` of f32.
+#[derive(Clone, Debug, Default)]
+pub struct Logits {
+    /// The values, one row after the other.
+    pub data: Vec<f32>,
+    /// Length of a row.
+    pub vocab: usize,
+}
+
+impl Logits {
+    /// How many rows there are.
+    pub fn rows(&self) -> usize {
+        self.data.len().checked_div(self.vocab).unwrap_or(0)
+    }
+
+    /// Row `i`, in the order of the tokens given; `None` past the end.
+    pub fn row(&self, i: usize) -> Option<&[f32]> {
+        self.data.get(i.checked_mul(self.vocab)?..i.checked_add(1)?.checked_mul(self.vocab)?)
+    }
+}
+
+/// A model with its KV cache: appends tokens, forgets them again, and says what comes next.
+///
+/// Positions are absolute: the cache holds positions `0..len()`, and a pass over `n` tokens puts
+/// them at `len()..len() + n`.
+pub trait Decoder: Send {
+    /// Runs `tokens` after what the cache holds and returns the logits of `rows`.
+    ///
+    /// On any error the cache holds exactly what it held before. `cancel` is looked at between
+    /// layers, so a long pass ends early.
+    ///
+    /// # Errors
+    /// [`ContextOverflow`](crate::CoreError::ContextOverflow) when the cache would overflow,
+    /// [`TokenOutOfRange`](crate::CoreError::TokenOutOfRange),
+    /// [`Cancelled`](crate::CoreError::Cancelled), or the backend's own.
+    fn forward(&mut self, tokens: &[TokenId], rows: Rows, cancel: &Cancel) -> Result<Logits>;
+
+    /// Positions that the KV cache holds.
+    fn len(&self) -> usize;
+
+    /// Whether the cache is empty.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Forgets every position from `len` on; no effect where the cache is no longer than that.
+    ///
+    /// # Errors
+    /// The backend's own.
+    fn truncate(&mut self, len: usize) -> Result<()>;
+
+    /// The most positions that the cache can hold.
+    fn context(&self) -> usize;
+
+    /// Size of the vocabulary: the length of a row of logits.
+    fn vocab(&self) -> usize;
+
+    /// Whether the exactness contract holds: the same tokens whatever the batch and the cache.
+    fn exact(&self) -> bool;
+}
