@@ -1,5 +1,7 @@
 //! GGUF files and block-quantized weights.
 
 pub mod error;
+mod ggml_type;
 
 pub use error::{QuantError, Result};
+pub use ggml_type::GgmlType;

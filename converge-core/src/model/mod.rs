@@ -30,7 +30,8 @@ impl Logits {
 
     /// Row `i`, in the order of the tokens given; `None` past the end.
     pub fn row(&self, i: usize) -> Option<&[f32]> {
-        self.data.get(i.checked_mul(self.vocab)?..i.checked_add(1)?.checked_mul(self.vocab)?)
+        self.data
+            .get(i.checked_mul(self.vocab)?..i.checked_add(1)?.checked_mul(self.vocab)?)
     }
 }
 
