@@ -12,6 +12,9 @@ pub enum CoreError {
     /// The model file is unreadable, malformed, or lacks something the model needs.
     #[error(transparent)]
     Quant(#[from] converge_quant::QuantError),
+    /// A model is not on this machine, or is not what it should be.
+    #[error(transparent)]
+    Hub(#[from] crate::hub::HubError),
     /// The prompt and what was asked for do not fit the context.
     #[error(
         "context overflow: {prompt} prompt tokens and {reserve} reserved for the answer \

@@ -5,6 +5,7 @@
 pub mod backend;
 pub mod error;
 pub mod generate;
+pub mod hub;
 pub mod model;
 
 pub use error::{CoreError, Result};
