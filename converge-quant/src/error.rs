@@ -42,6 +42,38 @@ pub enum QuantError {
         /// Its type.
         found: GgmlType,
     },
+
+    /// Bytes of a type that this crate does not decode were to be decoded.
+    #[error(
+        "there is no decoder for {ggml_type}; supported are {}",
+        supported_names()
+    )]
+    NoDecoder {
+        /// The type.
+        ggml_type: GgmlType,
+    },
+
+    /// Bytes to decode that end inside a block.
+    #[error("{bytes} bytes are no whole blocks of {ggml_type} ({block_bytes} bytes each)")]
+    PartialBlock {
+        /// The type to decode.
+        ggml_type: GgmlType,
+        /// How many bytes there are.
+        bytes: usize,
+        /// Bytes of one block.
+        block_bytes: usize,
+    },
+
+    /// Room for more or fewer numbers than there are to decode.
+    #[error("{expected} numbers of type {ggml_type} cannot be decoded into room for {found}")]
+    DecodeLength {
+        /// The type to decode.
+        ggml_type: GgmlType,
+        /// Numbers in the bytes given.
+        expected: usize,
+        /// Numbers the output has room for.
+        found: usize,
+    },
 }
 
 fn supported_names() -> String {

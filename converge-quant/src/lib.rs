@@ -1,6 +1,7 @@
 //! GGUF files and block-quantized weights.
 
 pub mod error;
+pub mod format;
 mod ggml_type;
 
 pub use error::{QuantError, Result};

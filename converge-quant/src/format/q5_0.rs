@@ -1,0 +1,56 @@
+//! Q5_0: 32 numbers `d·(q − 16)` with 5-bit `q`.
+
+use half::f16;
+
+use super::{Block, field, half_field};
+use crate::{GgmlType, Result};
+
+/// One block: the low four bits as in Q4_0, the fifth bit of element `j` is bit `j` of `qh`.
+#[derive(Debug, Clone, PartialEq)]
+#[repr(C)]
+pub struct BlockQ5_0 {
+    /// Scale.
+    pub d: f16,
+    /// The fifth bits, a little-endian `u32`.
+    pub qh: [u8; 4],
+    /// Two times four low bits a byte.
+    pub qs: [u8; 16],
+}
+const _: () = assert!(size_of::<BlockQ5_0>() == 22);
+
+impl Block<22, 32> for BlockQ5_0 {
+    const TYPE: GgmlType = GgmlType::Q5_0;
+
+    fn read(bytes: &[u8; 22]) -> Self {
+        Self {
+            d: half_field::<0, 22>(bytes),
+            qh: field::<2, 4, 22>(bytes),
+            qs: field::<6, 16, 22>(bytes),
+        }
+    }
+
+    fn decode(&self, out: &mut [f32; 32]) {
+        let d = self.d.to_f32();
+        let qh = u32::from_le_bytes(self.qh);
+        for (j, &q) in self.qs.iter().enumerate() {
+            let (low, high) = with_fifth_bit(q, qh, j);
+            out[j] = (f32::from(low) - 16.0) * d;
+            out[j + 16] = (f32::from(high) - 16.0) * d;
+        }
+    }
+}
+
+/// Decodes whole blocks; see [`super::decode`].
+///
+/// # Errors
+///
+/// [`crate::QuantError::PartialBlock`] and [`crate::QuantError::DecodeLength`] on wrong lengths.
+pub fn decode(bytes: &[u8], out: &mut [f32]) -> Result<()> {
+    super::decode_blocks::<BlockQ5_0, _, _>(bytes, out)
+}
+
+/// Elements `j` and `j + 16` of a block, 0 to 31, from their low bits `q` and all fifth bits `qh`.
+pub(super) fn with_fifth_bit(q: u8, qh: u32, j: usize) -> (u8, u8) {
+    let bit = |at: usize| if qh >> at & 1 == 1 { 0x10 } else { 0 };
+    (q & 0x0f | bit(j), q >> 4 | bit(j + 16))
+}
