@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use crate::ggml_type::GgmlType;
+use crate::gguf::{Fault, Field};
 
 /// `Result` with this crate's error.
 pub type Result<T, E = QuantError> = std::result::Result<T, E>;
@@ -22,6 +23,80 @@ pub enum QuantError {
         source: std::io::Error,
     },
 
+    /// The path leads to a directory, a pipe or a device.
+    #[error("{path}: not a regular file", path = path.display())]
+    NotAFile {
+        /// The path.
+        path: PathBuf,
+    },
+
+    /// The file breaks the GGUF format, or the limits set for it.
+    #[error("{path}: byte {offset}: {field}: {fault}", path = path.display())]
+    Malformed {
+        /// The file; of a split one, the part.
+        path: PathBuf,
+        /// Where in the file.
+        offset: u64,
+        /// What stands there.
+        field: Field,
+        /// What is wrong with it.
+        fault: Fault,
+    },
+
+    /// A part of a split file is not beside the others.
+    #[error("{path}: missing; the model has {parts} parts, all are needed in one directory", path = path.display())]
+    MissingPart {
+        /// The part looked for.
+        path: PathBuf,
+        /// How many there should be.
+        parts: u32,
+    },
+
+    /// A part of a split file was renamed, so that the others cannot be found.
+    #[error("{path}: a part of a split model, its name must end in {expected:?}", path = path.display())]
+    PartName {
+        /// The file.
+        path: PathBuf,
+        /// How its name must end.
+        expected: String,
+    },
+
+    /// A metadata key that is needed is not in the file.
+    #[error("no metadata {key:?}")]
+    MissingKey {
+        /// The key.
+        key: String,
+    },
+
+    /// A metadata value has another type than the one asked for.
+    #[error("metadata {key:?}: expected {expected}, found {found}")]
+    WrongType {
+        /// The key.
+        key: String,
+        /// What was asked for.
+        expected: &'static str,
+        /// What the file has.
+        found: &'static str,
+    },
+
+    /// A metadata integer does not fit the type asked for.
+    #[error("metadata {key:?}: expected {expected}, found {found}")]
+    OutOfRange {
+        /// The key.
+        key: String,
+        /// What was asked for.
+        expected: &'static str,
+        /// What the file has.
+        found: i128,
+    },
+
+    /// A metadata key was given twice.
+    #[error("metadata {key:?} occurs twice")]
+    DuplicateKey {
+        /// The key.
+        key: String,
+    },
+
     /// A tensor that is not in the file was asked for.
     #[error("{path}: no tensor named {name:?}", path = path.display())]
     MissingTensor {
@@ -29,6 +104,35 @@ pub enum QuantError {
         path: PathBuf,
         /// The name asked for.
         name: String,
+    },
+
+    /// A tensor's description does not belong to the file it is read from.
+    #[error("tensor {tensor:?} is not of this file")]
+    ForeignTensor {
+        /// The tensor.
+        tensor: String,
+    },
+
+    /// Rows were asked for that a tensor does not have.
+    #[error("tensor {tensor:?}: rows {start}..{end} of {rows}")]
+    RowRange {
+        /// The tensor.
+        tensor: String,
+        /// First row asked for.
+        start: usize,
+        /// Row after the last asked for.
+        end: usize,
+        /// Rows it has.
+        rows: usize,
+    },
+
+    /// The memory for a tensor could not be had.
+    #[error("tensor {tensor:?}: no memory for {bytes} bytes")]
+    OutOfMemory {
+        /// The tensor.
+        tensor: String,
+        /// Bytes asked for.
+        bytes: usize,
     },
 
     /// A tensor is stored in a type that this crate does not decode.
