@@ -178,6 +178,16 @@ pub enum QuantError {
         /// Numbers the output has room for.
         found: usize,
     },
+
+    /// candle could not take over a tensor.
+    #[cfg(feature = "candle")]
+    #[error("tensor {tensor:?}: {source}")]
+    Candle {
+        /// The tensor.
+        tensor: String,
+        /// What candle said.
+        source: Box<candle_core::Error>,
+    },
 }
 
 fn supported_names() -> String {
