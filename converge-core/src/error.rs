@@ -39,4 +39,10 @@ pub enum CoreError {
         /// Size of the vocabulary.
         vocab: usize,
     },
+    /// No token could be chosen from the logits.
+    #[error(transparent)]
+    Sample(#[from] crate::sample::SampleError),
+    /// A grammar could not be compiled, or could not be kept.
+    #[error(transparent)]
+    Constrain(#[from] crate::constrain::ConstrainError),
 }

@@ -3,10 +3,12 @@
 #![forbid(unsafe_code)]
 
 pub mod backend;
+pub mod constrain;
 pub mod error;
 pub mod generate;
 pub mod hub;
 pub mod model;
+pub mod sample;
 
 pub use error::{CoreError, Result};
 

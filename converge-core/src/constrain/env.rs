@@ -1,0 +1,127 @@
+//! The vocabulary as the grammar engine needs it: a trie of token bytes and the tokenizer.
+
+use std::{fmt, sync::Arc};
+
+use llguidance::{ParserFactory, api::ParserLimits, earley::SlicedBiasComputer};
+use toktrie::{InferenceCapabilities, TokEnv, TokRxInfo, TokTrie, TokenizerEnv};
+
+use super::ConstrainError;
+use crate::{CoreError, Result, TokenId};
+
+/// Longest token, in bytes: the trie stores 10 bits of depth.
+const MAX_TOKEN_BYTES: usize = 1000;
+/// Most trie nodes: 22 bits of subtree size.
+const MAX_TRIE_NODES: usize = (1 << 22) - 1;
+/// Most tokens: 24 bits of id, one value of which means none.
+const MAX_TOKENS: usize = (1 << 24) - 1;
+
+/// A vocabulary prepared for grammars. Made once per model; clones share it.
+#[derive(Clone)]
+pub struct TokenEnv {
+    factory: Arc<ParserFactory>,
+}
+
+impl fmt::Debug for TokenEnv {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenEnv")
+            .field("vocab", &self.vocab())
+            .finish()
+    }
+}
+
+impl TokenEnv {
+    /// Indexes a vocabulary: the bytes of each token by id (empty for control tokens and others
+    /// that no text holds), the tokens that end a text, and the function that tokenizes text
+    /// without recognising control tokens.
+    ///
+    /// # Errors
+    /// [`ConstrainError::Vocabulary`] for tokens too many or too long,
+    /// [`ConstrainError::NoEndToken`], [`TokenOutOfRange`](CoreError::TokenOutOfRange) for an end
+    /// token outside the vocabulary.
+    pub fn new(
+        mut tokens: Vec<Vec<u8>>,
+        end: &[TokenId],
+        encode: impl Fn(&str) -> Vec<TokenId> + Send + Sync + 'static,
+    ) -> Result<Self> {
+        let limit = |what, found, limit| {
+            if found <= limit {
+                return Ok(());
+            }
+            Err(CoreError::from(ConstrainError::Vocabulary {
+                what,
+                found,
+                limit,
+            }))
+        };
+        let longest = tokens.iter().map(Vec::len).max().unwrap_or(0);
+        limit("number of tokens", tokens.len(), MAX_TOKENS)?;
+        limit("longest token in bytes", longest, MAX_TOKEN_BYTES)?;
+        limit(
+            "sum of token bytes",
+            tokens.iter().map(Vec::len).sum(),
+            MAX_TRIE_NODES,
+        )?;
+        let &first = end
+            .first()
+            .ok_or(CoreError::from(ConstrainError::NoEndToken))?;
+        let vocab = tokens.len();
+        for &id in end {
+            // An end token is allowed by id, never by text.
+            let token = tokens.get_mut(id as usize);
+            token
+                .ok_or(CoreError::TokenOutOfRange { id, vocab })?
+                .clear();
+        }
+        let info = TokRxInfo::new(tokens.len() as u32, first);
+        let trie = TokTrie::from(&info, &tokens).with_eos_tokens(end);
+        let env: TokEnv = Arc::new(Vocabulary {
+            trie,
+            encode: Box::new(encode),
+        });
+        let caps = InferenceCapabilities {
+            ff_tokens: true,
+            ..InferenceCapabilities::default()
+        };
+        let mut factory = ParserFactory::new(&env, caps, &SlicedBiasComputer::general_slices())
+            .map_err(|e| ConstrainError::Failed {
+                reason: e.to_string(),
+            })?;
+        factory.quiet();
+        *factory.limits_mut() = ParserLimits {
+            // Errors say what is wrong; they do not carry the generated text about.
+            verbose_errors: false,
+            ..ParserLimits::default()
+        };
+        Ok(Self {
+            factory: Arc::new(factory),
+        })
+    }
+
+    /// Number of tokens.
+    pub fn vocab(&self) -> usize {
+        self.factory.tok_env().tok_trie().vocab_size()
+    }
+
+    pub(super) fn factory(&self) -> &ParserFactory {
+        &self.factory
+    }
+}
+
+type Encode = Box<dyn Fn(&str) -> Vec<TokenId> + Send + Sync>;
+
+struct Vocabulary {
+    trie: TokTrie,
+    encode: Encode,
+}
+
+impl TokenizerEnv for Vocabulary {
+    fn tok_trie(&self) -> &TokTrie {
+        &self.trie
+    }
+
+    /// Canonical for whole characters. Grammars may ask for text that starts or ends inside one:
+    /// such bytes go token by token.
+    fn tokenize_bytes(&self, s: &[u8]) -> Vec<TokenId> {
+        self.trie.tokenize_with_greedy_fallback(s, &self.encode)
+    }
+}

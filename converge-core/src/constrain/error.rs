@@ -1,0 +1,63 @@
+use thiserror::Error;
+
+use crate::TokenId;
+
+/// Why a constraint could not be compiled or kept. Every one of these ends the generation: a
+/// constraint is never dropped silently.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ConstrainError {
+    /// The JSON Schema is malformed, cannot be satisfied, or uses what the compiler lacks.
+    #[error("the JSON schema cannot be held by a grammar: {reason}")]
+    Schema {
+        /// The compiler's words.
+        reason: String,
+    },
+    /// The Lark grammar is malformed.
+    #[error("the Lark grammar does not compile: {reason}")]
+    Lark {
+        /// The compiler's words.
+        reason: String,
+    },
+    /// An `x-substring` stands where the compiler cannot expand the schema around it.
+    #[error("x-substring at {path}: {problem}")]
+    Substring {
+        /// JSON pointer into the schema.
+        path: String,
+        /// What is in the way.
+        problem: &'static str,
+    },
+    /// The grammar, or the ambiguity of a state, exceeds the limits.
+    #[error("the grammar exceeds its limits: {reason}")]
+    TooComplex {
+        /// Which limit.
+        reason: String,
+    },
+    /// The grammar does not allow this token here.
+    #[error("the grammar does not allow token {token} here: {reason}")]
+    Refused {
+        /// The token.
+        token: TokenId,
+        /// The parser's words.
+        reason: String,
+    },
+    /// The parser failed, or no token of the vocabulary continues the text.
+    #[error("the constraint failed: {reason}")]
+    Failed {
+        /// The parser's words.
+        reason: String,
+    },
+    /// The vocabulary is beyond what the token trie can hold.
+    #[error("the vocabulary cannot be indexed for grammars: {what} is {found}, limit {limit}")]
+    Vocabulary {
+        /// What is out of bounds.
+        what: &'static str,
+        /// Its value.
+        found: usize,
+        /// The largest value allowed.
+        limit: usize,
+    },
+    /// The vocabulary has no end token: a grammar could never be left.
+    #[error("the vocabulary has no end-of-text token, which grammars need")]
+    NoEndToken,
+}
