@@ -1,6 +1,7 @@
 //! Tensors of the real models against what candle alone makes of the same files.
 
-#![cfg(all(test, feature = "candle"))] // `test` so that the lints know the helpers, too
+#![cfg(test)] // so that the lints know the helpers for tests, too
+#![cfg(feature = "candle")]
 
 mod common;
 

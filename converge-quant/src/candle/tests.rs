@@ -202,6 +202,23 @@ fn a_missing_tensor_is_an_error() {
 }
 
 #[test]
+fn a_file_that_shrank_is_an_error() {
+    let file = write(&every_type());
+    let gguf = Gguf::open(file.path()).unwrap();
+    let last = &gguf.tensors().last().unwrap().name;
+    file.as_file()
+        .set_len(gguf.file_bytes() - u64::from(u16::MAX))
+        .unwrap();
+    for error in [
+        tensor(&gguf, last, DType::F32, &Device::Cpu).unwrap_err(),
+        tensor(&gguf, last, DType::F16, &Device::Cpu).unwrap_err(),
+        qtensor(&gguf, last, &Device::Cpu).unwrap_err(),
+    ] {
+        assert!(matches!(error, QuantError::Io { .. }), "{error:?}");
+    }
+}
+
+#[test]
 fn unaligned_bytes_are_moved() {
     let numbers = [1.5_f32, -2.25, 1e-30];
     for start in 0..2 * ALIGNMENT {
