@@ -45,4 +45,53 @@ pub enum CoreError {
     /// A grammar could not be compiled, or could not be kept.
     #[error(transparent)]
     Constrain(#[from] crate::constrain::ConstrainError),
+    /// The file's architecture has no decoder description.
+    #[error("architecture `{found}` is not supported (supported: {})", supported.join(", "))]
+    UnsupportedArchitecture {
+        /// `general.architecture` as it stands in the file.
+        found: String,
+        /// The architectures that there are descriptions for.
+        supported: &'static [&'static str],
+    },
+    /// The architecture is known, but the file asks for a variant of it that is not.
+    #[error("`{key}` is {found}, which is not supported (supported: {supported})")]
+    UnsupportedFeature {
+        /// The metadata key.
+        key: String,
+        /// Its value.
+        found: String,
+        /// What would be supported.
+        supported: &'static str,
+    },
+    /// A parameter of the model has a value that no model can have.
+    #[error("`{key}` is {found}, expected {expected}")]
+    ModelParameter {
+        /// The metadata key or option.
+        key: String,
+        /// Its value.
+        found: String,
+        /// What is expected of it.
+        expected: String,
+    },
+    /// A tensor's shape contradicts the model's parameters.
+    #[error("tensor `{tensor}` has shape {found:?}, expected {expected:?} ([rows, columns])")]
+    TensorShape {
+        /// The tensor's name in the file.
+        tensor: String,
+        /// The shape that the parameters demand, rows first.
+        expected: Vec<usize>,
+        /// The shape in the file, rows first.
+        found: Vec<usize>,
+    },
+    /// candle refused an operation (out of device memory, an unsupported type on a device …).
+    #[cfg(feature = "candle")]
+    #[error("candle: {0}")]
+    Candle(#[source] Box<candle_core::Error>),
+}
+
+#[cfg(feature = "candle")]
+impl From<candle_core::Error> for CoreError {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Candle(Box::new(error))
+    }
 }

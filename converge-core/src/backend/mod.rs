@@ -1,1 +1,4 @@
 //! The engines that compute a decoder.
+
+#[cfg(feature = "candle")]
+pub mod candle;

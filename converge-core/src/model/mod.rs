@@ -1,5 +1,10 @@
 //! What a decoder is, apart from how it is computed.
 
+pub mod arch;
+pub mod spec;
+
+pub use spec::DecoderSpec;
+
 use crate::{Result, TokenId, generate::Cancel};
 
 /// Which rows of a pass need logits: the head is computed for no others.

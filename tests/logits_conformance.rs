@@ -1,0 +1,149 @@
+//! The portable path in f32 against log-probabilities that another engine computed in f32.
+//!
+//! Weights are dequantized and the KV cache is f32 on both sides, so what differs is the order of
+//! sums: the architecture is right when the mean error is far below what quantization costs.
+
+use std::{fs, path::PathBuf};
+
+use converge_core::{
+    TokenId,
+    backend::candle::{CandleModel, CandleOptions, WeightMode},
+    generate::Cancel,
+    model::{Decoder, Rows},
+};
+use converge_quant::Gguf;
+use serde::Deserialize;
+
+/// Mean absolute error of log-probabilities, in nats, that proves the architecture.
+const MEAN: f64 = 0.0005;
+
+/// Tokens to a pass: every text is longer, so the cache's growth and masks are on trial too.
+const PASS: usize = 500;
+
+#[derive(Deserialize)]
+struct Text {
+    id: String,
+    tokens: Vec<TokenId>,
+    /// Position `i` predicts `tokens[i + 1]`.
+    positions: Vec<Position>,
+}
+
+#[derive(Deserialize)]
+struct Position {
+    /// Log-probability of the token that follows; none after the last.
+    next: Option<f64>,
+    /// The five likeliest tokens with their log-probabilities, likeliest first.
+    top: Vec<(TokenId, f64)>,
+}
+
+/// One after the other: the largest takes 7 GB.
+#[test]
+fn f32_log_probabilities_are_those_of_the_reference() {
+    for model in [
+        "smollm2-135m-instruct-q4_1",
+        "qwen2.5-coder-0.5b-instruct-q4_k_m",
+        "qwen2.5-coder-1.5b-instruct-q4_k_m",
+    ] {
+        conform(model);
+    }
+}
+
+fn conform(name: &str) {
+    let gguf = Gguf::open(models().join(format!("{name}.gguf"))).unwrap_or_else(|error| {
+        panic!(
+            "{error}\nfetch the models: cargo run --release --example agent \
+             (CONVERGE_MODELS names another folder)"
+        )
+    });
+    let texts = texts(name);
+    let options = CandleOptions {
+        mode: WeightMode::F32,
+        context: 2048,
+        ..Default::default()
+    };
+    let mut decoder = CandleModel::load(&gguf, &options)
+        .expect("the model loads")
+        .decoder();
+
+    let (mut errors, mut agreeing, mut worst) = (Vec::new(), 0, (0.0, String::new()));
+    for text in &texts {
+        assert_eq!(text.tokens.len(), text.positions.len(), "{}", text.id);
+        decoder.truncate(0).expect("truncate");
+        let mut positions = text.positions.iter().zip(1..);
+        for tokens in text.tokens.chunks(PASS) {
+            let logits = decoder
+                .forward(tokens, Rows::All, &Cancel::new())
+                .expect("a pass");
+            assert_eq!(logits.rows(), tokens.len());
+            for row in (0..logits.rows()).filter_map(|i| logits.row(i)) {
+                let (position, i) = positions.next().expect("a position for every row");
+                let (Some(next), Some(&id)) = (position.next, text.tokens.get(i)) else {
+                    continue;
+                };
+                let norm = log_sum_exp(row);
+                let error = (f64::from(row[id as usize]) - norm - next).abs();
+                if error > worst.0 {
+                    worst = (error, format!("{} at {}", text.id, i - 1));
+                }
+                errors.push(error);
+                agreeing += usize::from(position.top[0].0 as usize == argmax(row));
+            }
+        }
+        assert!(positions.next().is_none(), "{}: rows are missing", text.id);
+    }
+    let mean = errors.iter().sum::<f64>() / errors.len() as f64;
+    let top = agreeing as f64 / errors.len() as f64;
+    println!(
+        "{name}: {} positions, mean error {mean:.6}, largest {:.5} ({}), same top {top:.4}",
+        errors.len(),
+        worst.0,
+        worst.1
+    );
+    assert!(
+        errors.len() > 2_000,
+        "{name}: only {} positions",
+        errors.len()
+    );
+    assert!(mean < MEAN, "{name}: mean error {mean} of {}", errors.len());
+    assert!(
+        top > 0.998,
+        "{name}: only {top} of the likeliest tokens agree"
+    );
+}
+
+fn log_sum_exp(row: &[f32]) -> f64 {
+    let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = row.iter().map(|&x| f64::from(x - max).exp()).sum();
+    f64::from(max) + sum.ln()
+}
+
+fn argmax(row: &[f32]) -> usize {
+    (0..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best })
+}
+
+fn texts(name: &str) -> Vec<Text> {
+    let folder = std::env::var_os("CONVERGE_CONFORMANCE").map_or_else(
+        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("data/conformance"),
+        PathBuf::from,
+    );
+    let path = folder.join("logits").join(format!("{name}.jsonl"));
+    let lines = fs::read_to_string(&path).unwrap_or_else(|error| {
+        panic!(
+            "{}: {error}\nCONVERGE_CONFORMANCE names the folder of the data",
+            path.display()
+        )
+    });
+    lines
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("a text with its positions"))
+        .collect()
+}
+
+fn models() -> PathBuf {
+    let home = || {
+        std::env::home_dir()
+            .unwrap_or_default()
+            .join(".cache/converge/models")
+    };
+    std::env::var_os("CONVERGE_MODELS").map_or_else(home, PathBuf::from)
+}
