@@ -12,6 +12,9 @@ pub enum CoreError {
     /// The model file is unreadable, malformed, or lacks something the model needs.
     #[error(transparent)]
     Quant(#[from] converge_quant::QuantError),
+    /// The vocabulary of the model file cannot be used.
+    #[error(transparent)]
+    Tokenizer(#[from] crate::tokenizer::TokenizerError),
     /// A model is not on this machine, or is not what it should be.
     #[error(transparent)]
     Hub(#[from] crate::hub::HubError),

@@ -9,6 +9,7 @@ pub mod generate;
 pub mod hub;
 pub mod model;
 pub mod sample;
+pub mod tokenizer;
 
 pub use error::{CoreError, Result};
 

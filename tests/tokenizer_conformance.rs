@@ -1,0 +1,179 @@
+//! Tokenizers against the token ids that llama.cpp gave for the same vocabularies.
+//!
+//! Runs every file of the folder `tokenizer` (`X.gguf`, `X.gguf.inp`, `X.gguf.out`) and `logits`
+//! (`X.jsonl`, for the model `X.gguf`) in the folder that `CONVERGE_CONFORMANCE` names, else in
+//! `data/conformance` beside this file.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use converge_core::{
+    CoreError, hub,
+    tokenizer::{Special, Tokenizer, TokenizerError},
+};
+use converge_quant::Gguf;
+
+/// What is not supported yet. To be shortened as tokenizers come.
+const UNSUPPORTED: &[&str] = &[
+    "ggml-vocab-llama-spm.gguf",
+    "ggml-vocab-phi-3.gguf",
+    "gemma-3-270m-q4_k_m.gguf",
+];
+
+fn folder(name: &str) -> PathBuf {
+    let root = match std::env::var_os("CONVERGE_CONFORMANCE").filter(|dir| !dir.is_empty()) {
+        Some(dir) => PathBuf::from(dir),
+        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("data/conformance"),
+    };
+    root.join(name)
+}
+
+/// The files of a folder with that extension, sorted; at least `least`.
+fn files(folder: &Path, extension: &str, least: usize) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap_or_else(|error| {
+        panic!(
+            "{}: {error}; CONVERGE_CONFORMANCE must name the data's folder",
+            folder.display()
+        )
+    });
+    let mut files: Vec<PathBuf> = entries
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|found| found == extension))
+        .collect();
+    files.sort();
+    assert!(
+        files.len() >= least,
+        "{}: {} files",
+        folder.display(),
+        files.len()
+    );
+    files
+}
+
+fn file_name(path: &Path) -> &str {
+    path.file_name().unwrap().to_str().unwrap()
+}
+
+/// The tokenizer of a file; `None` for one that is rightly refused as unsupported.
+fn load(path: &Path) -> Option<Tokenizer> {
+    let name = file_name(path);
+    let gguf = Gguf::open(path).unwrap_or_else(|error| panic!("{name}: {error}"));
+    match (
+        Tokenizer::from_gguf(gguf.metadata()),
+        UNSUPPORTED.contains(&name),
+    ) {
+        (Ok(tokenizer), false) => Some(tokenizer),
+        (Ok(_), true) => panic!("{name} is supported: take it off the list"),
+        (Err(error), false) => panic!("{name}: {error}"),
+        (Err(error), true) => {
+            let typed = matches!(
+                error,
+                CoreError::Tokenizer(
+                    TokenizerError::UnsupportedModel { .. } | TokenizerError::UnsupportedPre { .. }
+                )
+            );
+            assert!(typed, "{name}: {error}");
+            println!("{name}: not supported");
+            None
+        }
+    }
+}
+
+#[test]
+fn tokenizer_conformance() {
+    let mut tested = 0;
+    for path in files(&folder("tokenizer"), "gguf", 4) {
+        let name = file_name(&path).to_owned();
+        let Some(tokenizer) = load(&path) else {
+            continue;
+        };
+        let read = |extension: &str| {
+            let path = path.with_extension(format!("gguf.{extension}"));
+            fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+        };
+        let (texts, expected) = (read("inp"), read("out"));
+        // The separator stands after each text, so what follows the last is no text.
+        let mut texts: Vec<&str> = texts.split("\n__ggml_vocab_test__\n").collect();
+        let after = texts.pop().unwrap();
+        assert!(
+            after.trim().is_empty(),
+            "{name}: {after:?} after the last separator"
+        );
+        let expected: Vec<&str> = expected.lines().collect();
+        assert_eq!(texts.len(), expected.len(), "{name}");
+        for (text, ids) in texts.into_iter().zip(expected) {
+            let expected: Vec<u32> = ids
+                .split_whitespace()
+                .map(|id| id.parse().unwrap())
+                .collect();
+            let found = tokenizer.encode(text, Special::Text).unwrap();
+            assert_eq!(found, expected, "{name}: {text:?}");
+            if tokenizer.unencodable(text).is_none() {
+                assert_eq!(tokenizer.decode(&found, false), text, "{name}");
+            }
+        }
+        tested += 1;
+    }
+    assert!(tested >= 4, "{tested} vocabularies tested");
+}
+
+/// The pre-tokenizers as the models themselves have them, on text of some length.
+#[test]
+fn tokenizer_conformance_on_the_texts_of_the_logits() {
+    let cache = hub::cache_dir().unwrap();
+    for path in files(&folder("logits"), "jsonl", 3) {
+        let model = path.with_extension("gguf");
+        let model = file_name(&model);
+        let entry = hub::catalogue()
+            .iter()
+            .find(|entry| entry.path == model)
+            .unwrap_or_else(|| panic!("{model} is not in the catalogue"));
+        let resolved = hub::resolve_in(&cache, entry.name).unwrap_or_else(|e| panic!("{e}"));
+        let Some(tokenizer) = load(&resolved.path) else {
+            continue;
+        };
+        for line in fs::read_to_string(&path).unwrap().lines() {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            assert_eq!(line["model_sha256"], entry.files[0].sha256);
+            let text = line["text"].as_str().unwrap();
+            let expected: Vec<u32> = serde_json::from_value(line["tokens"].clone()).unwrap();
+            let mut found: Vec<u32> = tokenizer
+                .bos()
+                .filter(|_| tokenizer.adds_bos())
+                .into_iter()
+                .collect();
+            // The chat texts hold control tokens.
+            found.extend(tokenizer.encode(text, Special::Parse).unwrap());
+            let id = line["id"].as_str().unwrap();
+            if id.starts_with("long-") {
+                // Cut after so many tokens, the text given whole.
+                found.truncate(expected.len());
+            }
+            assert_eq!(found, expected, "{model}: {id}");
+        }
+    }
+}
+
+/// A mebibyte of the same again and again: what makes naive merging and backtracking explode.
+#[test]
+fn hostile_text_takes_no_longer_than_its_length() {
+    for vocab in ["gpt-2", "llama-bpe", "qwen2", "starcoder"] {
+        let path = folder("tokenizer").join(format!("ggml-vocab-{vocab}.gguf"));
+        let tokenizer = load(&path).unwrap();
+        for unit in [
+            "a", " ", "\n", " \n", "\n ", "1", "'", "!", "é", "中", "🦙", "<|", "ab", "\t a",
+        ] {
+            let text = unit.repeat((1 << 20) / unit.len());
+            let start = Instant::now();
+            let tokens = tokenizer.encode(&text, Special::Parse).unwrap();
+            let seconds = start.elapsed().as_secs_f64();
+            println!("{vocab} {unit:?}: {} tokens, {seconds:.3} s", tokens.len());
+            // Quadratic time would be hours.
+            assert!(seconds < 20.0, "{vocab} {unit:?}: {seconds} s");
+            assert_eq!(tokenizer.decode(&tokens, false), text);
+        }
+    }
+}
