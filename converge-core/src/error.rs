@@ -18,6 +18,9 @@ pub enum CoreError {
     /// A model is not on this machine, or is not what it should be.
     #[error(transparent)]
     Hub(#[from] crate::hub::HubError),
+    /// The chat template, or what it was given.
+    #[error(transparent)]
+    Chat(#[from] crate::chat::ChatError),
     /// The prompt and what was asked for do not fit the context.
     #[error(
         "context overflow: {prompt} prompt tokens and {reserve} reserved for the answer \

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod backend;
+pub mod chat;
 pub mod constrain;
 pub mod error;
 pub mod generate;
