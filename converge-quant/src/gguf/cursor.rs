@@ -39,8 +39,26 @@ pub(crate) struct Cursor<'a> {
     position: u64,
     window: Vec<u8>,
     window_start: u64,
-    /// The field being read, for errors.
-    pub(crate) field: Field,
+    /// What is being read, for errors.
+    pub(crate) at: At,
+    /// The key or the tensor it belongs to.
+    pub(crate) name: String,
+}
+
+/// The kind of field being read: a [`Field`] without its name, so that nothing is copied until an
+/// error asks for it.
+#[derive(Clone, Copy)]
+pub(crate) enum At {
+    Magic,
+    Version,
+    TensorCount,
+    MetadataCount,
+    Key(u64),
+    Value,
+    TensorName(u64),
+    TensorShape,
+    TensorType,
+    TensorOffset,
 }
 
 impl<'a> Cursor<'a> {
@@ -51,7 +69,8 @@ impl<'a> Cursor<'a> {
             position: 0,
             window: Vec::new(),
             window_start: 0,
-            field: Field::Magic,
+            at: At::Magic,
+            name: String::new(),
         }
     }
 
@@ -60,32 +79,46 @@ impl<'a> Cursor<'a> {
     }
 
     /// Offset in the file of the next byte.
+    #[inline]
     pub(crate) fn position(&self) -> u64 {
         self.position
     }
 
-    /// Goes back to a place that was passed before.
-    pub(crate) fn rewind(&mut self, position: u64) {
-        debug_assert!(position <= self.position);
-        self.position = position;
-    }
-
     /// Bytes from here to the end of the file.
+    #[inline]
     pub(crate) fn left(&self) -> u64 {
         self.source.len().saturating_sub(self.position)
     }
 
+    fn field(&self) -> Field {
+        let name = || self.name.clone();
+        match self.at {
+            At::Magic => Field::Magic,
+            At::Version => Field::Version,
+            At::TensorCount => Field::TensorCount,
+            At::MetadataCount => Field::MetadataCount,
+            At::Key(index) => Field::Key { index },
+            At::Value => Field::Value { key: name() },
+            At::TensorName(index) => Field::TensorName { index },
+            At::TensorShape => Field::TensorShape { tensor: name() },
+            At::TensorType => Field::TensorType { tensor: name() },
+            At::TensorOffset => Field::TensorOffset { tensor: name() },
+        }
+    }
+
     /// An error about the current field.
+    #[cold]
     pub(crate) fn fail(&self, offset: u64, fault: Fault) -> QuantError {
         QuantError::Malformed {
             path: self.source.path().to_owned(),
             offset,
-            field: self.field.clone(),
+            field: self.field(),
             fault,
         }
     }
 
     /// An error about the current field if `found` is more than `allowed`.
+    #[inline]
     pub(crate) fn limit(
         &self,
         offset: u64,
@@ -108,6 +141,7 @@ impl<'a> Cursor<'a> {
 
     /// Checks that `count` items of at least `each` bytes can follow; `offset` is where the count
     /// stands.
+    #[inline]
     pub(crate) fn check(&self, offset: u64, count: u64, each: u64) -> Result<()> {
         let left = self.left();
         let needed = count.saturating_mul(each);
@@ -116,6 +150,12 @@ impl<'a> Cursor<'a> {
         }
         let end = self.position.saturating_add(needed);
         self.limit(offset, "header_bytes", self.limits.header_bytes, end)
+    }
+
+    /// The most bytes that can still follow: those in the file and in the limit.
+    pub(crate) fn most(&self) -> u64 {
+        let allowed = self.limits.header_bytes.saturating_sub(self.position);
+        self.left().min(allowed)
     }
 
     /// An empty vector with room for exactly `count`.
@@ -143,14 +183,14 @@ impl<'a> Cursor<'a> {
         Ok(())
     }
 
-    /// Passes over `count` bytes.
-    pub(crate) fn skip(&mut self, count: u64) -> Result<()> {
-        self.check(self.position, count, 1)?;
-        self.position += count;
-        Ok(())
+    /// The next `count` bytes if the window holds them all.
+    #[inline]
+    fn in_window(&self, count: usize) -> Option<&[u8]> {
+        let at = usize::try_from(self.position.checked_sub(self.window_start)?).ok()?;
+        self.window.get(at..at.checked_add(count)?)
     }
 
-    /// Some bytes from the current position on: at least one, the end of the file being ahead.
+    /// Some bytes from the current position on: at least one, which `check` has found there.
     fn buffered(&mut self) -> Result<&[u8]> {
         let inside = self
             .position
@@ -159,7 +199,8 @@ impl<'a> Cursor<'a> {
         let at = match inside {
             Some(at) => at as usize,
             None => {
-                let count = self.left().min(WINDOW as u64) as usize;
+                // What is in the window needs no further check: it is in the file and in the limit.
+                let count = self.most().min(WINDOW as u64) as usize;
                 self.window.resize(count, 0);
                 self.source.read_exact_at(&mut self.window, self.position)?;
                 self.window_start = self.position;
@@ -170,7 +211,13 @@ impl<'a> Cursor<'a> {
     }
 
     /// The next number.
+    #[inline]
     pub(crate) fn number<T: Number>(&mut self) -> Result<T> {
+        if let Some(raw) = self.in_window(T::BYTES) {
+            let number = T::from_le(raw);
+            self.position += T::BYTES as u64;
+            return Ok(number);
+        }
         let mut raw = [0; 8];
         let raw = &mut raw[..T::BYTES];
         self.fill(raw)?;
@@ -214,6 +261,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// The length of a string, which is known to fit in the file.
+    #[inline]
     pub(crate) fn string_len(&mut self) -> Result<u64> {
         let offset = self.position;
         let len = self.number()?;
@@ -222,6 +270,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Appends a string of `len` bytes, which must be UTF-8, to `text`.
+    #[inline]
     pub(crate) fn text(
         &mut self,
         len: u64,
@@ -230,19 +279,28 @@ impl<'a> Cursor<'a> {
     ) -> Result<()> {
         let offset = self.position;
         self.check(offset, len, 1)?;
-        scratch.clear();
-        let out_of_memory = || Fault::OutOfMemory { bytes: len };
-        let len = usize::try_from(len).map_err(|_| self.fail(offset, out_of_memory()))?;
-        if scratch.try_reserve_exact(len).is_err() || text.try_reserve(len).is_err() {
-            return Err(self.fail(offset, out_of_memory()));
+        let out_of_memory = || self.fail(offset, Fault::OutOfMemory { bytes: len });
+        let len = usize::try_from(len).map_err(|_| out_of_memory())?;
+        text.try_reserve(len).map_err(|_| out_of_memory())?;
+        let in_window = self.in_window(len).is_some();
+        if !in_window {
+            scratch.clear();
+            scratch
+                .try_reserve_exact(len)
+                .map_err(|_| out_of_memory())?;
+            scratch.resize(len, 0);
+            self.fill(scratch)?;
         }
-        scratch.resize(len, 0);
-        self.fill(scratch)?;
-        let valid = std::str::from_utf8(scratch).map_err(|error| {
+        let raw = match self.in_window(len) {
+            Some(raw) if in_window => raw,
+            _ => scratch,
+        };
+        let valid = std::str::from_utf8(raw).map_err(|error| {
             let valid_bytes = error.valid_up_to() as u64;
             self.fail(offset, Fault::NotUtf8 { valid_bytes })
         })?;
         text.push_str(valid);
+        self.position = offset + len as u64;
         Ok(())
     }
 

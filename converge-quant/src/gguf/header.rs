@@ -1,9 +1,11 @@
 //! Reads and checks the header of one file.
 
+use std::mem;
+
 use crate::error::{QuantError, Result};
 use crate::ggml_type::GgmlType;
 
-use super::cursor::Cursor;
+use super::cursor::{At, Cursor};
 use super::fault::{Fault, Field};
 use super::limits::Limits;
 use super::metadata::{Entry, Metadata};
@@ -43,13 +45,13 @@ impl Header {
         let mut cursor = Cursor::new(source, limits);
         let version = read_version(&mut cursor)?;
 
-        cursor.field = Field::TensorCount;
+        cursor.at = At::TensorCount;
         let tensor_count_at = cursor.position();
         let tensor_count: u64 = cursor.number()?;
         cursor.limit(tensor_count_at, "tensors", tensors_left, tensor_count)?;
         cursor.check(tensor_count_at, tensor_count, LEAST_TENSOR_BYTES)?;
 
-        cursor.field = Field::MetadataCount;
+        cursor.at = At::MetadataCount;
         let entry_count_at = cursor.position();
         let entry_count: u64 = cursor.number()?;
         cursor.limit(
@@ -117,13 +119,13 @@ fn integer(source: &Source, metadata: &Metadata, key: &str) -> Result<Option<u64
 }
 
 fn read_version(cursor: &mut Cursor<'_>) -> Result<u32> {
-    cursor.field = Field::Magic;
+    cursor.at = At::Magic;
     let mut found = [0; 4];
     cursor.fill(&mut found)?;
     if found != MAGIC {
         return Err(cursor.fail(0, Fault::BadMagic { found }));
     }
-    cursor.field = Field::Version;
+    cursor.at = At::Version;
     let offset = cursor.position();
     let found: u32 = cursor.number()?;
     match found {
@@ -144,17 +146,16 @@ fn read_metadata(cursor: &mut Cursor<'_>, count: u64) -> Result<Metadata> {
     let mut entries = cursor.room(count)?;
     let mut nested = 0;
     for index in 0..count {
-        cursor.field = Field::Key { index };
+        cursor.at = At::Key(index);
         let offset = cursor.position();
-        let key = cursor.string("key_bytes", limits.key_bytes)?;
-        cursor.field = Field::Value { key: key.clone() };
+        cursor.name = cursor.string("key_bytes", limits.key_bytes)?;
+        cursor.at = At::Value;
         let value = read_value(cursor, &mut nested)?;
+        let key = mem::take(&mut cursor.name);
         entries.push(Entry { key, value, offset });
     }
     Metadata::new(entries).map_err(|twice| {
-        cursor.field = Field::Value {
-            key: twice.key.clone(),
-        };
+        cursor.name.clone_from(&twice.key);
         cursor.fail(twice.offset, Fault::DuplicateKey { key: twice.key })
     })
 }
@@ -214,29 +215,19 @@ fn read_array(cursor: &mut Cursor<'_>, depth: u32, nested: &mut u64) -> Result<A
     })
 }
 
-/// Reads twice: the lengths first, so that the text is allocated once and in its exact size.
 fn read_strings(cursor: &mut Cursor<'_>, count_at: u64, count: u64) -> Result<Strings> {
     cursor.check(count_at, count, 8)?;
-    let start = cursor.position();
-    let mut total: u64 = 0;
-    for _ in 0..count {
-        let len = cursor.string_len()?;
-        cursor.skip(len)?;
-        total += len; // bounded by the file, which `skip` has checked
-    }
-    cursor.rewind(start);
-    let mut text = String::new();
     let mut ends = cursor.room(count)?;
-    let enough = usize::try_from(total).is_ok_and(|total| text.try_reserve_exact(total).is_ok());
-    if !enough {
-        return Err(cursor.fail(start, Fault::OutOfMemory { bytes: total }));
-    }
+    // Room for the most text that can follow, so that it never has to move; the rest is given back.
+    let most = cursor.most() - count * 8;
+    let mut text = String::from_utf8(cursor.room(most)?).unwrap_or_default();
     let mut scratch = Vec::new();
     for _ in 0..count {
         let len = cursor.string_len()?;
         cursor.text(len, &mut scratch, &mut text)?;
         ends.push(text.len());
     }
+    text.shrink_to_fit();
     Ok(Strings::from_parts(text, ends))
 }
 
@@ -272,12 +263,11 @@ fn read_descriptions(cursor: &mut Cursor<'_>, count: u64) -> Result<Vec<Descript
 
 fn read_description(cursor: &mut Cursor<'_>, index: u64) -> Result<Description> {
     let limits = cursor.limits();
-    cursor.field = Field::TensorName { index };
+    cursor.at = At::TensorName(index);
     let record = cursor.position();
-    let name = cursor.string("name_bytes", limits.name_bytes)?;
-    let tensor = || name.clone();
+    cursor.name = cursor.string("name_bytes", limits.name_bytes)?;
 
-    cursor.field = Field::TensorShape { tensor: tensor() };
+    cursor.at = At::TensorShape;
     let shape_at = cursor.position();
     let dimensions: u32 = cursor.number()?;
     if dimensions == 0 {
@@ -301,11 +291,12 @@ fn read_description(cursor: &mut Cursor<'_>, index: u64) -> Result<Description> 
     }
     shape.reverse();
 
-    cursor.field = Field::TensorType { tensor: tensor() };
+    cursor.at = At::TensorType;
     let type_at = cursor.position();
     let code: u32 = cursor.number()?;
     let ggml_type = GgmlType::from_code(code)
         .ok_or_else(|| cursor.fail(type_at, Fault::UnknownTensorType { code }))?;
+    cursor.at = At::TensorShape;
     let row = shape.last().copied().unwrap_or(0);
     if !row.is_multiple_of(ggml_type.block_len()) {
         let row = row as u64;
@@ -315,12 +306,12 @@ fn read_description(cursor: &mut Cursor<'_>, index: u64) -> Result<Description> 
         .bytes_of(elements)
         .ok_or_else(|| cursor.fail(shape_at, Fault::SizeOverflow))?;
 
-    cursor.field = Field::TensorOffset { tensor: tensor() };
+    cursor.at = At::TensorOffset;
     let offset_at = cursor.position();
     let offset = cursor.number()?;
     Ok(Description {
         info: TensorInfo {
-            name,
+            name: mem::take(&mut cursor.name),
             ggml_type,
             shape,
             part: 0,

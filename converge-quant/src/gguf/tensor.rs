@@ -39,7 +39,10 @@ impl TensorInfo {
     /// Elements in all. The product was checked when the file was opened.
     #[must_use]
     pub fn elements(&self) -> usize {
-        self.shape.iter().product()
+        // Saturating, for the shape is a public field.
+        self.shape
+            .iter()
+            .fold(1, |all, &one| all.saturating_mul(one))
     }
 
     /// Bytes the tensor takes in the file.
@@ -51,7 +54,7 @@ impl TensorInfo {
     /// Bytes a row takes in the file: whole blocks.
     #[must_use]
     pub fn row_bytes(&self) -> usize {
-        self.cols() / self.ggml_type.block_len() * self.ggml_type.block_bytes()
+        (self.cols() / self.ggml_type.block_len()).saturating_mul(self.ggml_type.block_bytes())
     }
 
     /// First byte of the tensor, from the start of the part that holds it.

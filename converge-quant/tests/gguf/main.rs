@@ -1,0 +1,15 @@
+//! The GGUF reader: on real models, on files built byte by byte, and on broken ones.
+
+#![cfg(test)] // so that the lints know the helpers for tests, too
+
+mod builder;
+mod fuzz;
+mod limits;
+mod malformed;
+mod memory;
+mod metadata;
+mod models;
+mod oracle;
+mod split;
+mod tensors;
+mod time;
