@@ -89,6 +89,28 @@ pub enum CoreError {
         /// The shape in the file, rows first.
         found: Vec<usize>,
     },
+    /// A request without a prompt: there is nothing to go on from.
+    #[error("the prompt is empty")]
+    EmptyPrompt,
+    /// An empty stop string, which would appear at once.
+    #[error("a stop string is empty")]
+    EmptyStopString,
+    /// A grammar that was compiled for another vocabulary.
+    #[error("the grammar was compiled for {grammar} tokens, the model has {model}")]
+    ForeignGrammar {
+        /// Vocabulary of the grammar.
+        grammar: usize,
+        /// Vocabulary of the model.
+        model: usize,
+    },
+    /// A backend returned fewer rows of logits than it was asked for, or shorter ones.
+    #[error("the pass returned no logits for row {row}; it has {rows} rows")]
+    MissingLogits {
+        /// The row.
+        row: usize,
+        /// Rows returned.
+        rows: usize,
+    },
     /// candle refused an operation (out of device memory, an unsupported type on a device …).
     #[cfg(feature = "candle")]
     #[error("candle: {0}")]

@@ -6,7 +6,10 @@ use llguidance::{ParserFactory, api::ParserLimits, earley::SlicedBiasComputer};
 use toktrie::{InferenceCapabilities, TokEnv, TokRxInfo, TokTrie, TokenizerEnv};
 
 use super::ConstrainError;
-use crate::{CoreError, Result, TokenId};
+use crate::{
+    CoreError, Result, TokenId,
+    tokenizer::{Special, Tokenizer},
+};
 
 /// Longest token, in bytes: the trie stores 10 bits of depth.
 const MAX_TOKEN_BYTES: usize = 1000;
@@ -94,6 +97,21 @@ impl TokenEnv {
         };
         Ok(Self {
             factory: Arc::new(factory),
+        })
+    }
+
+    /// Indexes the vocabulary of a tokenizer. Control tokens can only end a text, never be in one.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn of(tokenizer: &Tokenizer) -> Result<Self> {
+        let tokens = (0..tokenizer.vocab() as TokenId)
+            .map(|id| tokenizer.token_bytes(id).to_vec())
+            .collect();
+        let encoder = tokenizer.clone();
+        Self::new(tokens, tokenizer.ends(), move |text| {
+            // Only gigabytes of text fail, and no grammar forces that much.
+            encoder.encode(text, Special::Text).unwrap_or_default()
         })
     }
 

@@ -368,7 +368,6 @@ impl<'a> Writer<'a> {
                 // One character of the value is one plain character or one escape.
                 let max = max.map(|m| m.to_string()).unwrap_or_default();
                 let unit = r#"([^"\\\x00-\x1f]|\\["\\\/bfnrt]|\\u[0-9a-f]{4})"#;
-                let unit = unit.replace(r"\/", "\\/");
                 self.terminal(&format!("{part} & /{unit}{{{},{max}}}/", min.unwrap_or(0)))
             }
         };

@@ -55,11 +55,10 @@ fn a_million_draws_follow_softmax() {
     for (temperature, seed) in [(1.0f32, 1u64), (0.7, 42)] {
         let mut s = sampler(Sampling::at(temperature, seed));
         let mut counts = vec![0u64; logits.len()];
-        let mut history: Vec<TokenId> = Vec::with_capacity(draws as usize);
-        for _ in 0..draws {
-            let token = s.sample(&logits, &history, None).unwrap();
+        let history: Vec<TokenId> = vec![0; draws as usize];
+        for n in 0..draws as usize {
+            let token = s.sample(&logits, &history[..n], None).unwrap();
             counts[token as usize] += 1;
-            history.push(0);
         }
         let (chi, freedom) = chi_square(&counts, &softmax(&logits, f64::from(temperature)), draws);
         // Mean plus four standard deviations of a chi-square variable.
@@ -93,11 +92,10 @@ fn the_draws_after_cuts_follow_the_renormalised_softmax() {
     let mut s = sampler(options);
     let draws = 200_000u64;
     let mut counts = vec![0u64; ids.len()];
-    let mut history = Vec::new();
-    for _ in 0..draws {
-        let token = s.sample(&logits, &history, None).unwrap();
+    let history = vec![0; draws as usize];
+    for n in 0..draws as usize {
+        let token = s.sample(&logits, &history[..n], None).unwrap();
         counts[ids.iter().position(|&t| t == token).expect("a kept token")] += 1;
-        history.push(0);
     }
     let (chi, freedom) = chi_square(&counts, &softmax(&part, 1.0), draws);
     assert!(chi < freedom + 4.0 * (2.0 * freedom).sqrt(), "{chi}");
