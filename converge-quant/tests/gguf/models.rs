@@ -22,7 +22,7 @@ pub(crate) fn path(file: &str) -> PathBuf {
     let path = cache.join(file);
     assert!(
         path.is_file(),
-        "{} is missing: `cargo run --release --example fetch` puts the models there",
+        "{} is missing: `cargo run --release --example fetch -- --all` puts the models there",
         path.display()
     );
     path

@@ -46,6 +46,28 @@ fn tensors_of_both_versions_are_read() {
 }
 
 #[test]
+fn threads_read_one_file_at_once() {
+    let (_directory, path) = valid(3).file();
+    let gguf = Gguf::open(&path).unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let gguf = &gguf;
+            scope.spawn(move || {
+                for turn in 0..200 {
+                    let info = &gguf.tensors()[(thread + turn) % 3];
+                    let bytes = gguf.read(info).unwrap();
+                    match info.name.as_str() {
+                        "matrix" => assert_eq!(floats(&bytes)[5], 31.0),
+                        "vector" => assert_eq!(floats(&bytes)[3], 4.0),
+                        _ => assert_eq!(bytes, [0xa5; 36]),
+                    }
+                }
+            });
+        }
+    });
+}
+
+#[test]
 fn requests_beyond_a_file_are_refused() {
     let (_directory, path) = valid(3).file();
     let gguf = Gguf::open(&path).unwrap();
