@@ -161,7 +161,7 @@ fn vocabulary(tokens: &Strings, types: &[i32]) -> Result<Vocab, TokenizerError> 
                         text: text.to_owned(),
                     })?;
                 bytes.push(byte);
-                (bytes.as_slice(), Kind::Normal)
+                (bytes.as_slice(), Kind::Byte)
             }
             found => return Err(TokenizerError::TokenType { id, found }),
         };
@@ -190,7 +190,7 @@ fn by_text(tokens: &Strings) -> Result<HashMap<&str, TokenId>, TokenizerError> {
 fn byte_tokens(vocab: &Vocab) -> Result<[Option<TokenId>; 256], TokenizerError> {
     let mut bytes = [None; 256];
     for id in 0..vocab.len() as TokenId {
-        if let (Some(Kind::Normal), &[byte]) = (vocab.kind(id), vocab.bytes(id))
+        if let (Some(Kind::Normal | Kind::Byte), &[byte]) = (vocab.kind(id), vocab.bytes(id))
             && let Some(token) = bytes.get_mut(byte as usize)
         {
             // A vocabulary may hold `A` and `<0x41>`: the earlier one is it.

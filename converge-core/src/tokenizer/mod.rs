@@ -190,7 +190,7 @@ impl Tokenizer {
     /// vocabulary.
     pub fn is_control(&self, id: TokenId) -> bool {
         match self.0.vocab.kind(id) {
-            Some(Kind::Normal | Kind::UserDefined) => false,
+            Some(Kind::Normal | Kind::Byte | Kind::UserDefined) => false,
             Some(Kind::Control | Kind::Unknown | Kind::Unused) | None => true,
         }
     }

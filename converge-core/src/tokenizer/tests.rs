@@ -440,6 +440,71 @@ proptest! {
     }
 
     #[test]
+    fn no_vocabulary_makes_it_panic(
+        pre in prop::sample::select(SUPPORTED_PRE),
+        tokens in prop::collection::vec(
+            ("[abĠÃ©<|>0x4 ]{1,5}", prop::sample::select(vec![1, 1, 1, 2, 3, 4, 5, 6, 0])),
+            0..6,
+        ),
+        merges in prop::collection::vec("[abĠÃ© <]{0,3} ?[abĠÃ©<0x4>]{0,6}", 0..3),
+        ids in prop::collection::vec(0u32..280, 3),
+        text in tricky(),
+    ) {
+        let mut parts = Parts::new();
+        parts.pre = Some(pre);
+        for (token, kind) in tokens {
+            parts.token(&token, kind);
+        }
+        parts.merges.extend(merges);
+        let keys = ["bos", "eos", "eot"].map(|role| format!("tokenizer.ggml.{role}_token_id"));
+        let roles = keys.iter().zip(ids).map(|(key, id)| (key.as_str(), Value::U32(id)));
+        let metadata = parts.metadata();
+        let entries = metadata.iter().map(|(key, value)| (key, value.clone())).chain(roles);
+        if let Ok(tokenizer) = Tokenizer::from_gguf(&Metadata::from_entries(entries).unwrap()) {
+            for special in [Special::Parse, Special::Text] {
+                let tokens = tokenizer.encode(&text, special).unwrap();
+                prop_assert_eq!(&tokenizer.decode(&tokens, false), &text);
+            }
+        }
+    }
+
+    #[test]
+    fn every_merge_order_is_that_of_the_ranks(
+        merges in prop::collection::btree_set("[ab]{1,3} [ab]{1,3}", 0..24),
+        order in any::<u64>(),
+        text in "[ab]{0,24}",
+    ) {
+        let mut merges: Vec<String> = merges.into_iter().collect();
+        merges.sort_by_key(|merge| {
+            merge.bytes().fold(order, |hash, b| (hash ^ u64::from(b)).wrapping_mul(0x100_0000_01b3))
+        });
+        let mut parts = Parts::new();
+        parts.tokens.truncate(256);
+        parts.types.truncate(256);
+        parts.merges.clear();
+        for merge in &merges {
+            let (left, right) = merge.split_once(' ').unwrap();
+            for token in [left.to_owned(), right.to_owned(), format!("{left}{right}")] {
+                if !parts.tokens.contains(&token) {
+                    parts.token(&token, 1);
+                }
+            }
+        }
+        parts.merges.clone_from(&merges);
+        // As it is defined: again and again the pair of the lowest rank, the leftmost of these.
+        let mut words: Vec<String> = text.chars().map(String::from).collect();
+        let rank = |pair: &[String]| merges.iter().position(|merge| *merge == pair.join(" "));
+        while let Some((_, at)) =
+            words.windows(2).enumerate().filter_map(|(at, pair)| Some((rank(pair)?, at))).min()
+        {
+            let right = words.remove(at + 1);
+            words[at] += &right;
+        }
+        let expected: Vec<TokenId> = words.iter().map(|word| parts.id(word)).collect();
+        prop_assert_eq!(parts.build().encode(&text, Special::Text).unwrap(), expected);
+    }
+
+    #[test]
     fn guarded_data_is_never_parsed(data in tricky()) {
         let tokenizer = Parts::new().build();
         let guard = '\u{10FFFF}';

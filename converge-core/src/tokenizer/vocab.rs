@@ -2,7 +2,7 @@
 
 use crate::TokenId;
 
-/// `tokenizer.ggml.token_type`; byte tokens are normal tokens of one byte.
+/// `tokenizer.ggml.token_type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Normal,
@@ -10,6 +10,7 @@ pub(super) enum Kind {
     Control,
     UserDefined,
     Unused,
+    Byte,
 }
 
 /// All tokens in one piece of memory.
