@@ -9,12 +9,12 @@ use std::{
 };
 
 use converge_core::{
-    TokenId,
+    LoadOptions, TokenId,
     backend::candle::{CandleModel, CandleOptions, WeightMode},
-    chat::ChatTemplate,
+    chat::{ChatTemplate, Message, RenderOptions},
     constrain::{Grammar, TokenEnv},
     generate::{Cancel, Event, Generate, Request, Session, StopReason},
-    hub,
+    hub, load,
     sample::Sampling,
     tokenizer::{Special, Tokenizer},
 };
@@ -74,6 +74,46 @@ fn ask(question: &str) -> Vec<TokenId> {
 
 fn plain(text: &str) -> Vec<TokenId> {
     model().tokenizer.encode(text, Special::Text).unwrap()
+}
+
+#[test]
+fn a_file_becomes_a_session_in_one_call() {
+    let path = hub::resolve("smollm2-135m")
+        .unwrap_or_else(|e| panic!("{e}"))
+        .path;
+    let options = LoadOptions {
+        context: 64,
+        ..LoadOptions::default()
+    };
+    let mut s = load(&path, &options).unwrap();
+    assert_eq!((s.context(), s.exact()), (64, false));
+    let options = RenderOptions::default();
+    let text = s
+        .chat()
+        .render(&[Message::user("Hello!")], &options)
+        .unwrap();
+    let prompt = s.tokenizer().encode(&text, Special::Parse).unwrap();
+    let g = s
+        .generate(
+            &Request {
+                max_tokens: 12,
+                ..Request::new(prompt)
+            },
+            &mut |_| (),
+        )
+        .unwrap();
+    assert!(!g.text.is_empty() && g.usage.decode_seconds > 0.0);
+    for (context, file) in [
+        (0, &path),
+        (1 << 40, &path),
+        (64, &path.with_extension("missing")),
+    ] {
+        let options = LoadOptions {
+            context,
+            ..LoadOptions::default()
+        };
+        assert!(load(file, &options).is_err());
+    }
 }
 
 #[test]
