@@ -5,6 +5,10 @@ use std::io;
 
 use thiserror::Error;
 
+use super::calculate::ExpressionError;
+use super::date::DateError;
+use super::table::TableError;
+
 /// What is wrong with a path given to a tool on a folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
@@ -129,6 +133,15 @@ pub enum ToolError {
     /// A search for nothing.
     #[error("the query has no word to search for")]
     EmptyQuery,
+    /// A table that cannot be read, or a question that does not fit it.
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// An expression without a result.
+    #[error(transparent)]
+    Expression(#[from] ExpressionError),
+    /// A date that cannot be read or reached.
+    #[error(transparent)]
+    Date(#[from] DateError),
     /// The system's own error.
     #[error("{path:?}: {source}")]
     Io {

@@ -5,13 +5,21 @@
 //! exact decimals and civil dates. Each is a plain typed function first (`list::list`,
 //! `table::query`, …) and a [`Tool`] by a thin adapter.
 
+pub mod calculate;
+pub mod civil;
+pub mod date;
+pub mod decimal;
 mod error;
+pub mod facts;
 pub mod folder;
 pub mod list;
+pub mod number;
 pub mod read;
 pub mod search;
+pub mod table;
 mod toolbox;
 mod typed;
+mod wide;
 mod words;
 
 use std::fmt;
@@ -20,6 +28,7 @@ use converge_core::generate::Cancel;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use decimal::Decimal;
 pub use error::{PathProblem, ToolError};
 pub use folder::{Folder, FolderLimits};
 pub use toolbox::Toolbox;

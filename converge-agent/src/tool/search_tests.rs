@@ -61,7 +61,7 @@ fn the_passage_that_fits_best_comes_first() {
     );
     assert_eq!(
         run(&folder, "monthly FEES of acme: 1200.00")[0].0,
-        "contracts/acme.md:11-12"
+        "contracts/acme.md:9-12"
     );
     assert_eq!(
         run(&folder, "invoice amounts Bolt")[0].0,
