@@ -3,6 +3,10 @@
 pub mod arch;
 pub mod spec;
 
+#[cfg(feature = "candle")]
+#[cfg(test)]
+pub(crate) mod tiny;
+
 pub use spec::DecoderSpec;
 
 use crate::{Result, TokenId, generate::Cancel};

@@ -54,7 +54,14 @@ impl CandleDecoder {
     }
 
     /// The residual stream after the last layer, for the rows that need logits.
-    fn layers(&mut self, tokens: &[TokenId], rows: Rows, cancel: &Cancel) -> Result<Tensor> {
+    ///
+    /// `cancelled` is asked before every layer.
+    fn layers(
+        &mut self,
+        tokens: &[TokenId],
+        rows: Rows,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Tensor> {
         let (spec, weights) = (&*self.model.spec, &*self.model.weights);
         if self.cache.is_empty() {
             self.cache = (0..spec.layers.len())
@@ -75,7 +82,7 @@ impl CandleDecoder {
         let mut x = weights.embedding.embedding(&ids)?;
         let last = self.cache.len() - 1;
         for (i, (layer, cache)) in weights.layers.iter().zip(&mut self.cache).enumerate() {
-            if cancel.is_cancelled() {
+            if cancelled() {
                 return Err(CoreError::Cancelled);
             }
             // After the last layer's keys and values, only rows that get logits count.
@@ -87,6 +94,48 @@ impl CandleDecoder {
             x = pass.layer(&x, layer, cache, kept)?;
         }
         Ok(x)
+    }
+
+    /// [`Decoder::forward`], asking `cancelled` before every layer and every part of the head.
+    pub(super) fn pass(
+        &mut self,
+        tokens: &[TokenId],
+        rows: Rows,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Logits> {
+        let vocab = self.vocab();
+        let mut logits = Logits {
+            data: Vec::new(),
+            vocab,
+        };
+        if tokens.len() > self.context() - self.len {
+            return Err(CoreError::ContextOverflow {
+                prompt: self.len.saturating_add(tokens.len()),
+                reserve: 0,
+                context: self.context(),
+            });
+        }
+        if let Some(&id) = tokens.iter().find(|&&id| id as usize >= vocab) {
+            return Err(CoreError::TokenOutOfRange { id, vocab });
+        }
+        if tokens.is_empty() {
+            return Ok(logits);
+        }
+        let x = self.layers(tokens, rows, cancelled)?;
+        let (spec, weights) = (&*self.model.spec, &*self.model.weights);
+        let wanted = if rows == Rows::None { 0 } else { x.dim(0)? };
+        logits.data.reserve_exact(wanted * vocab);
+        for start in (0..wanted).step_by(HEAD_ROWS) {
+            if cancelled() {
+                return Err(CoreError::Cancelled);
+            }
+            let x = x.narrow(0, start, HEAD_ROWS.min(wanted - start))?;
+            let x = rms_norm(&x, &weights.output_norm, spec.norm_eps)?;
+            let y = weights.head.forward(&x)?;
+            logits.data.extend(y.flatten_all()?.to_vec1::<f32>()?);
+        }
+        self.len += tokens.len();
+        Ok(logits)
     }
 }
 
@@ -165,39 +214,7 @@ impl Pass<'_> {
 
 impl Decoder for CandleDecoder {
     fn forward(&mut self, tokens: &[TokenId], rows: Rows, cancel: &Cancel) -> Result<Logits> {
-        let vocab = self.vocab();
-        let mut logits = Logits {
-            data: Vec::new(),
-            vocab,
-        };
-        if tokens.len() > self.context() - self.len {
-            return Err(CoreError::ContextOverflow {
-                prompt: self.len.saturating_add(tokens.len()),
-                reserve: 0,
-                context: self.context(),
-            });
-        }
-        if let Some(&id) = tokens.iter().find(|&&id| id as usize >= vocab) {
-            return Err(CoreError::TokenOutOfRange { id, vocab });
-        }
-        if tokens.is_empty() {
-            return Ok(logits);
-        }
-        let x = self.layers(tokens, rows, cancel)?;
-        let (spec, weights) = (&*self.model.spec, &*self.model.weights);
-        let wanted = if rows == Rows::None { 0 } else { x.dim(0)? };
-        logits.data.reserve_exact(wanted * vocab);
-        for start in (0..wanted).step_by(HEAD_ROWS) {
-            if cancel.is_cancelled() {
-                return Err(CoreError::Cancelled);
-            }
-            let x = x.narrow(0, start, HEAD_ROWS.min(wanted - start))?;
-            let x = rms_norm(&x, &weights.output_norm, spec.norm_eps)?;
-            let y = weights.head.forward(&x)?;
-            logits.data.extend(y.flatten_all()?.to_vec1::<f32>()?);
-        }
-        self.len += tokens.len();
-        Ok(logits)
+        self.pass(tokens, rows, &|| cancel.is_cancelled())
     }
 
     fn len(&self) -> usize {

@@ -253,18 +253,11 @@ impl Source<'_> {
             [vocab, columns] if columns == width && vocab > 0 && u32::try_from(vocab).is_ok() => {
                 Ok((NAME.to_owned(), vocab))
             }
-            _ => {
-                let words = self
-                    .gguf
-                    .metadata()
-                    .find::<Vec<String>>("tokenizer.ggml.tokens");
-                let vocab = words.ok().flatten().map_or(0, |tokens| tokens.len());
-                Err(CoreError::TensorShape {
-                    tensor: NAME.to_owned(),
-                    expected: vec![vocab, width],
-                    found: info.shape.clone(),
-                })
-            }
+            _ => Err(CoreError::TensorShape {
+                tensor: NAME.to_owned(),
+                expected: vec![info.rows(), width],
+                found: info.shape.clone(),
+            }),
         }
     }
 
@@ -285,5 +278,6 @@ fn parameter(key: String, found: impl ToString, expected: impl Into<String>) -> 
     }
 }
 
+#[cfg(feature = "candle")]
 #[cfg(test)]
 mod tests;
