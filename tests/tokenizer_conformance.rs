@@ -15,6 +15,7 @@ use converge_core::{
     tokenizer::{Special, Tokenizer, TokenizerError},
 };
 use converge_quant::Gguf;
+use converge_tests::{conformance, model};
 
 /// What is not supported yet. To be shortened as tokenizers come.
 const UNSUPPORTED: &[&str] = &[
@@ -22,14 +23,6 @@ const UNSUPPORTED: &[&str] = &[
     "ggml-vocab-phi-3.gguf",
     "gemma-3-270m-q4_k_m.gguf",
 ];
-
-fn folder(name: &str) -> PathBuf {
-    let root = match std::env::var_os("CONVERGE_CONFORMANCE").filter(|dir| !dir.is_empty()) {
-        Some(dir) => PathBuf::from(dir),
-        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("data/conformance"),
-    };
-    root.join(name)
-}
 
 /// The files of a folder with that extension, sorted; at least `least`.
 fn files(folder: &Path, extension: &str, least: usize) -> Vec<PathBuf> {
@@ -85,7 +78,7 @@ fn load(path: &Path) -> Option<Tokenizer> {
 #[test]
 fn tokenizer_conformance() {
     let mut tested = 0;
-    for path in files(&folder("tokenizer"), "gguf", 4) {
+    for path in files(&conformance("tokenizer"), "gguf", 4) {
         let name = file_name(&path).to_owned();
         let Some(tokenizer) = load(&path) else {
             continue;
@@ -123,16 +116,14 @@ fn tokenizer_conformance() {
 /// The pre-tokenizers as the models themselves have them, on text of some length.
 #[test]
 fn tokenizer_conformance_on_the_texts_of_the_logits() {
-    let cache = hub::cache_dir().unwrap();
-    for path in files(&folder("logits"), "jsonl", 3) {
-        let model = path.with_extension("gguf");
-        let model = file_name(&model);
+    for path in files(&conformance("logits"), "jsonl", 3) {
+        let file = path.with_extension("gguf");
+        let file = file_name(&file);
         let entry = hub::catalogue()
             .iter()
-            .find(|entry| entry.path == model)
-            .unwrap_or_else(|| panic!("{model} is not in the catalogue"));
-        let resolved = hub::resolve_in(&cache, entry.name).unwrap_or_else(|e| panic!("{e}"));
-        let Some(tokenizer) = load(&resolved.path) else {
+            .find(|entry| entry.path == file)
+            .unwrap_or_else(|| panic!("{file} is not in the catalogue"));
+        let Some(tokenizer) = load(&model(entry.name)) else {
             continue;
         };
         for line in fs::read_to_string(&path).unwrap().lines() {
@@ -152,7 +143,7 @@ fn tokenizer_conformance_on_the_texts_of_the_logits() {
                 // Cut after so many tokens, the text given whole.
                 found.truncate(expected.len());
             }
-            assert_eq!(found, expected, "{model}: {id}");
+            assert_eq!(found, expected, "{file}: {id}");
         }
     }
 }
@@ -161,7 +152,7 @@ fn tokenizer_conformance_on_the_texts_of_the_logits() {
 #[test]
 fn hostile_text_takes_no_longer_than_its_length() {
     for vocab in ["gpt-2", "llama-bpe", "qwen2", "starcoder"] {
-        let path = folder("tokenizer").join(format!("ggml-vocab-{vocab}.gguf"));
+        let path = conformance("tokenizer").join(format!("ggml-vocab-{vocab}.gguf"));
         let tokenizer = load(&path).unwrap();
         for unit in [
             "a", " ", "\n", " \n", "\n ", "1", "'", "!", "é", "中", "🦙", "<|", "ab", "\t a",
