@@ -154,9 +154,7 @@ fn hostile_text_takes_no_longer_than_its_length() {
     for vocab in ["gpt-2", "llama-bpe", "qwen2", "starcoder"] {
         let path = conformance("tokenizer").join(format!("ggml-vocab-{vocab}.gguf"));
         let tokenizer = load(&path).unwrap();
-        for unit in [
-            "a", " ", "\n", " \n", "\n ", "1", "'", "!", "é", "中", "🦙", "<|", "ab", "\t a",
-        ] {
+        for unit in ["a", " ", "\n", " \n", "1", "!", "🦙", "\t a"] {
             let text = unit.repeat((1 << 20) / unit.len());
             let start = Instant::now();
             let tokens = tokenizer.encode(&text, Special::Parse).unwrap();
