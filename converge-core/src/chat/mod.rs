@@ -5,9 +5,13 @@
 //! Time, memory, output and recursion are limited by [`ChatLimits`].
 
 mod context;
+mod encode;
+#[cfg(test)]
+mod encode_tests;
 mod engine;
 mod error;
 mod gguf;
+mod guard;
 mod json;
 mod measure;
 mod message;
