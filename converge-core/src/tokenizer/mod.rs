@@ -44,7 +44,7 @@ struct Inner {
     vocab: Vocab,
     bpe: Bpe,
     splitter: Splitter,
-    /// Every control and user-defined token.
+    /// Every control, unknown and user-defined token.
     specials: Matcher,
     /// The user-defined tokens that are taken whole even in data.
     plain: Matcher,
@@ -206,7 +206,7 @@ impl Tokenizer {
         (hit.start == 0 && hit.end == text.len()).then_some(hit.token)
     }
 
-    /// Every special token (control or user-defined) as it is written: what
+    /// Every special token (control, unknown or user-defined) as it is written: what
     /// [`encode_guarded`](Self::encode_guarded) would match.
     pub fn specials(&self) -> impl Iterator<Item = (TokenId, &str)> {
         self.0.vocab.specials()

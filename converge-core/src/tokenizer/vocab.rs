@@ -57,7 +57,7 @@ impl Vocab {
             .unwrap_or_default()
     }
 
-    /// Control and user-defined tokens as they are written, none of them empty.
+    /// Control, unknown and user-defined tokens as they are written, none of them empty.
     pub(super) fn specials(&self) -> impl Iterator<Item = (TokenId, &str)> {
         let special = |kind| matches!(kind, Kind::Control | Kind::UserDefined | Kind::Unknown);
         (0..)
