@@ -143,6 +143,10 @@ impl Folder {
         &self.limits
     }
 
+    pub(crate) fn dir(&self) -> &Dir {
+        &self.dir
+    }
+
     /// The path in the form that outputs use: relative, with `/`, without `.`; an empty string
     /// for the folder itself.
     ///

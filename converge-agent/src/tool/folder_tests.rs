@@ -262,12 +262,14 @@ fn read_is_bounded_and_says_where_to_go_on() {
 fn list_shows_lines_and_titles() {
     let (temp, folder) = sandbox();
     fs::write(temp.path().join("in/z.bin"), [0; 10]).unwrap();
+    fs::write(temp.path().join("in/t.csv"), "date,amount\n2025-01-02,3\n").unwrap();
     let output = list::tool(folder.clone())
         .call(&json!({}), &ToolContext::default())
         .unwrap();
     assert_eq!(
         output.text,
-        "a.md (4 lines): Title of a\nsub/b.txt (3 lines): b says\nz.bin (10 bytes, not text)\n"
+        "a.md (4 lines): Title of a\nsub/b.txt (3 lines): b says\n\
+         t.csv (table of 1 rows): date, amount\nz.bin (10 bytes, not text)\n"
     );
     let context = ToolContext::default();
     let below = |path: &str| {
@@ -284,7 +286,7 @@ fn list_shows_lines_and_titles() {
     assert!(matches!(below("../"), Err(ToolError::Path { .. })));
     assert_eq!(
         below("").unwrap().text(40),
-        "a.md (4 lines): Title of a\n[and 2 more files]\n"
+        "a.md (4 lines): Title of a\n[and 3 more files]\n"
     );
 }
 

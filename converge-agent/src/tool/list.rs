@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::folder::TextFile;
+use super::table::Table;
 use super::{Effect, FnTool, Folder, Tool, ToolContext, ToolError, ToolOutput, clip};
 
 /// Arguments of [`list`].
@@ -25,6 +27,18 @@ pub struct ListedFile {
     pub lines: Option<usize>,
     /// First line with a letter or digit, without markup, at most 120 bytes.
     pub title: Option<String>,
+    /// For a `.csv` or `.tsv` file: its columns and rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table: Option<ListedTable>,
+}
+
+/// The size of a table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListedTable {
+    /// Names of the columns.
+    pub columns: Vec<String>,
+    /// Number of rows, without the header.
+    pub rows: usize,
 }
 
 /// The files of a folder.
@@ -45,10 +59,15 @@ impl ListResult {
         for (done, file) in self.files.iter().enumerate() {
             let mut line = file.path.clone();
             match file.lines {
+                Some(_) if file.table.is_some() => {}
                 Some(lines) => line.push_str(&format!(" ({lines} lines)")),
                 None => line.push_str(&format!(" ({} bytes, not text)", file.bytes)),
             }
-            if let Some(title) = &file.title {
+            if let Some(table) = &file.table {
+                let columns = table.columns.join(", ");
+                let (columns, _) = clip(&columns, 500);
+                line.push_str(&format!(" (table of {} rows): {columns}", table.rows));
+            } else if let Some(title) = &file.title {
                 line.push_str(": ");
                 line.push_str(title);
             }
@@ -97,6 +116,7 @@ pub fn list(
             bytes: entry.bytes,
             lines: None,
             title: None,
+            table: None,
         };
         let cost = entry.bytes.min(folder.limits().file_bytes);
         if cost <= left
@@ -105,6 +125,7 @@ pub fn list(
             left -= cost;
             file.lines = Some(text.lines().count());
             file.title = text.lines().find_map(title_of);
+            file.table = table_in(&text);
         }
         files.push(file);
     }
@@ -119,6 +140,23 @@ pub fn list(
     })
 }
 
+fn table_in(file: &TextFile) -> Option<ListedTable> {
+    let name = file.path.to_ascii_lowercase();
+    if file.truncated || !(name.ends_with(".csv") || name.ends_with(".tsv")) {
+        return None;
+    }
+    let table = Table::parse(file).ok()?;
+    let columns = table
+        .columns
+        .into_iter()
+        .map(|column| column.name)
+        .collect();
+    Some(ListedTable {
+        columns,
+        rows: table.rows.len(),
+    })
+}
+
 /// The line without markup around it, if it says something.
 fn title_of(line: &str) -> Option<String> {
     let line = line.trim_matches(|c: char| c.is_whitespace() || "#=*-_/<>!|;\"'`".contains(c));
@@ -130,7 +168,8 @@ fn title_of(line: &str) -> Option<String> {
 
 /// [`list`] as a tool named `list`.
 pub fn tool(folder: Folder) -> impl Tool {
-    let description = "Lists the files with their numbers of lines and their titles.";
+    let description = "Lists the files with their numbers of lines and their titles, \
+                       tables with their columns.";
     FnTool::new(
         "list",
         description,

@@ -21,6 +21,7 @@ mod toolbox;
 mod typed;
 mod wide;
 mod words;
+pub mod write;
 
 use std::fmt;
 
@@ -142,8 +143,29 @@ impl ToolOutput {
     }
 }
 
+/// All built-in tools on one folder: `list`, `read`, `search`, `table`, `calculate`, `date`, and
+/// `write`, which needs an approval for each call.
+///
+/// # Errors
+/// Those of [`Toolbox::add`], which these names do not meet.
+pub fn built_in(folder: &Folder) -> Result<Toolbox, ToolError> {
+    let mut tools = Toolbox::new();
+    tools
+        .add(list::tool(folder.clone()))?
+        .add(read::tool(folder.clone()))?
+        .add(search::tool(folder.clone()))?
+        .add(table::tool(folder.clone()))?
+        .add(calculate::tool())?
+        .add(date::tool())?
+        .add(write::tool(folder.clone()))?;
+    Ok(tools)
+}
+
 /// `text` cut to at most `max` bytes at a character border, and whether it was cut.
 pub(crate) fn clip(text: &str, max: usize) -> (&str, bool) {
     let end = text.floor_char_boundary(max);
     (&text[..end], end < text.len())
 }
+
+#[cfg(test)]
+mod archive_tests;
