@@ -52,6 +52,7 @@ impl Grammar {
     /// [`ConstrainError::Schema`] for a schema that is malformed, unsupported or unsatisfiable,
     /// [`ConstrainError::Substring`], [`ConstrainError::TooComplex`].
     pub fn json_schema(env: &TokenEnv, schema: &Value) -> Result<Self> {
+        check_depth(schema)?;
         let grammar = match substring::to_lark(schema)? {
             Some(lark) => TopLevelGrammar::from_lark(lark),
             None => TopLevelGrammar::from_json_schema(compact(schema)),
@@ -74,6 +75,7 @@ impl Grammar {
     /// # Errors
     /// [`ConstrainError::Lark`], [`ConstrainError::TooComplex`].
     pub fn lark(env: &TokenEnv, lark: &str) -> Result<Self> {
+        check_nesting(lark)?;
         Self::compile(env, TopLevelGrammar::from_lark(lark.to_owned()), |reason| {
             ConstrainError::Lark { reason }
         })
@@ -130,6 +132,53 @@ impl Grammar {
     pub fn vocab(&self) -> usize {
         self.vocab
     }
+}
+
+/// Deepest nesting of a JSON Schema, as deep as serde_json reads a text. The compiler is recursive:
+/// deeper ones could exhaust the stack.
+const MAX_DEPTH: usize = 128;
+
+fn too_deep() -> ConstrainError {
+    let reason = format!("nesting deeper than {MAX_DEPTH}");
+    ConstrainError::TooComplex { reason }
+}
+
+fn check_depth(schema: &Value) -> Result<()> {
+    let mut open = vec![(schema, 0)];
+    while let Some((value, depth)) = open.pop() {
+        if depth > MAX_DEPTH {
+            return Err(too_deep().into());
+        }
+        match value {
+            Value::Array(list) => open.extend(list.iter().map(|v| (v, depth + 1))),
+            Value::Object(map) => open.extend(map.values().map(|v| (v, depth + 1))),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Brackets of a Lark text outside of string literals, which may hold data.
+fn check_nesting(lark: &str) -> Result<()> {
+    let (mut depth, mut in_string) = (0usize, false);
+    let mut chars = lark.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => {
+                chars.next();
+            }
+            '"' => in_string = !in_string,
+            '(' | '[' | '{' if !in_string => {
+                depth += 1;
+                if depth > MAX_DEPTH {
+                    return Err(too_deep().into());
+                }
+            }
+            ')' | ']' | '}' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Puts the compact style into a schema that names no style of its own.

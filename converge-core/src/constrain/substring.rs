@@ -14,7 +14,10 @@
 //! Lark grammar around it: objects with every property required and in order, arrays, `anyOf`,
 //! `oneOf` and `$ref`. Everything beside the way stays a `%json` schema of its own.
 
-use std::{collections::HashMap, fmt::Write as _};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt::Write as _,
+};
 
 use llguidance::substring::chunk_into_words;
 use serde_json::{Map, Value, json};
@@ -29,6 +32,33 @@ const MAX_DEPTH: usize = 64;
 /// Most characters of text in all substrings of a schema.
 const MAX_TEXT: usize = 1 << 20;
 
+/// Keywords of JSON Schema whose value is a schema or a list of schemas.
+const SCHEMAS: [&str; 16] = [
+    "additionalItems",
+    "additionalProperties",
+    "allOf",
+    "anyOf",
+    "contains",
+    "contentSchema",
+    "else",
+    "if",
+    "items",
+    "not",
+    "oneOf",
+    "prefixItems",
+    "propertyNames",
+    "then",
+    "unevaluatedItems",
+    "unevaluatedProperties",
+];
+/// Keywords whose value is a map of schemas.
+const SCHEMA_MAPS: [&str; 4] = [
+    "dependencies",
+    "dependentSchemas",
+    "patternProperties",
+    "properties",
+];
+
 /// The Lark grammar of a schema that contains [`KEYWORD`]; `None` for one that does not.
 pub(super) fn to_lark(root: &Value) -> Result<Option<String>> {
     let mut writer = Writer {
@@ -36,10 +66,9 @@ pub(super) fn to_lark(root: &Value) -> Result<Option<String>> {
         rules: String::new(),
         count: 0,
         named: HashMap::new(),
-        reaches: HashMap::new(),
         text: 0,
     };
-    if !writer.reaches(root, 0)? {
+    if !writer.reaches(root) {
         return Ok(None);
     }
     let start = writer.expression(root, "#", 0)?;
@@ -52,8 +81,6 @@ struct Writer<'a> {
     count: usize,
     /// Rules of `$ref`s already begun, so that recursive schemas end.
     named: HashMap<&'a str, String>,
-    /// Whether the target of a `$ref` leads to a substring; false while it is being found out.
-    reaches: HashMap<&'a str, bool>,
     text: usize,
 }
 
@@ -83,50 +110,39 @@ impl<'a> Writer<'a> {
         self.root.pointer(reference.strip_prefix('#')?)
     }
 
-    fn reaches(&mut self, schema: &'a Value, depth: usize) -> Result<bool> {
-        if depth > MAX_DEPTH {
-            return Err(error("#", "schemas are nested too deeply").into());
-        }
-        let Some(object) = schema.as_object() else {
-            return Ok(false);
-        };
-        if object.contains_key(KEYWORD) {
-            return Ok(true);
-        }
-        if let Some(reference) = object.get("$ref").and_then(Value::as_str) {
-            if let Some(&known) = self.reaches.get(reference) {
-                return Ok(known);
-            }
-            self.reaches.insert(reference, false);
-            if let Some(target) = self.resolve(reference) {
-                let found = self.reaches(target, depth + 1)?;
-                self.reaches.insert(reference, found);
-                if found {
-                    return Ok(true);
-                }
-            }
-        }
-        // Anywhere a schema can stand: a substring that cannot be expanded must be an error later
-        // on, never overlooked.
-        for (key, value) in object {
-            if matches!(
-                key.as_str(),
-                "$defs" | "definitions" | "const" | "enum" | "default" | "examples"
-            ) {
+    /// Whether a substring stands in the schema, or in what it refers to. Looks wherever a schema
+    /// can stand: a substring that cannot be expanded must be an error later on, never overlooked.
+    fn reaches(&self, schema: &'a Value) -> bool {
+        let mut seen = HashSet::new();
+        let mut open = vec![schema];
+        while let Some(schema) = open.pop() {
+            let Some(object) = schema.as_object() else {
                 continue;
-            }
-            let inner: Vec<&Value> = match value {
-                Value::Array(list) => list.iter().collect(),
-                Value::Object(map) => map.values().chain([value]).collect(),
-                _ => continue,
             };
-            for part in inner {
-                if self.reaches(part, depth + 1)? {
-                    return Ok(true);
+            if object.contains_key(KEYWORD) {
+                return true;
+            }
+            for (key, value) in object {
+                match key.as_str() {
+                    "$ref" | "$dynamicRef" => {
+                        if let Some(reference) = value.as_str()
+                            && seen.insert(reference)
+                        {
+                            open.extend(self.resolve(reference));
+                        }
+                    }
+                    key if SCHEMA_MAPS.contains(&key) => {
+                        open.extend(value.as_object().into_iter().flat_map(Map::values));
+                    }
+                    key if SCHEMAS.contains(&key) => match value {
+                        Value::Array(list) => open.extend(list),
+                        one => open.push(one),
+                    },
+                    _ => {}
                 }
             }
         }
-        Ok(false)
+        false
     }
 
     fn rule(&mut self, body: &str) -> String {
@@ -145,7 +161,10 @@ impl<'a> Writer<'a> {
 
     /// The Lark expression of a schema.
     fn expression(&mut self, schema: &'a Value, path: &str, depth: usize) -> Result<String> {
-        if !self.reaches(schema, depth)? {
+        if depth > MAX_DEPTH {
+            return Err(error(path, "schemas are nested too deeply").into());
+        }
+        if !self.reaches(schema) {
             return Ok(self.plain(schema));
         }
         let Some(object) = schema.as_object() else {

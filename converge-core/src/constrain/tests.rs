@@ -172,6 +172,8 @@ fn schemas_that_cannot_be_held_are_refused() {
         json!({"$ref": "#/$defs/missing"}),
         json!({"type": "string", "format": "no-such-format"}),
         json!({"enum": []}),
+        json!({"$ref": "#"}),
+        json!({"$ref": "#/$defs/A", "$defs": {"A": {"$ref": "#/$defs/A"}}}),
         json!(false),
         json!({"type": "string", "pattern": "("}),
         json!({"type": "integer", "minimum": 5, "maximum": 4}),
@@ -202,6 +204,27 @@ fn a_huge_pattern_neither_hangs_nor_runs_free() {
         let mask = constraint.mask().unwrap();
         assert!(mask.allows(TokenId::from(b'a')) && !mask.allows(TokenId::from(b'b')));
     }
+    assert!(started.elapsed().as_secs() < 20);
+}
+
+#[test]
+fn a_schema_that_never_ends_gives_tokens_in_portions() {
+    let node = json!({
+        "type": "object", "properties": {"a": {"$ref": "#/$defs/A"}}, "required": ["a"],
+    });
+    let schema = json!({"$ref": "#/$defs/A", "$defs": {"A": node}});
+    let started = std::time::Instant::now();
+    let mut constraint = Grammar::json_schema(&toy(), &schema).unwrap().start();
+    let forced = constraint.forced().unwrap();
+    assert!(
+        !forced.is_empty() && forced.len() < 100_000,
+        "{}",
+        forced.len()
+    );
+    for token in forced {
+        constraint.commit(token).unwrap();
+    }
+    assert!(!constraint.is_done());
     assert!(started.elapsed().as_secs() < 20);
 }
 
@@ -340,6 +363,79 @@ fn whatever_a_model_chooses_the_quote_is_in_the_text() {
         let quote = value["quote"].as_str().unwrap();
         assert!(!quote.is_empty() && SOURCE.contains(quote), "{quote:?}");
     }
+}
+
+#[test]
+fn quotes_in_recursive_schemas_are_held() {
+    // The second definition leads to the first, whose quote comes after it.
+    let schema = json!({
+        "$ref": "#/$defs/Node",
+        "$defs": {
+            "Node": {
+                "type": "object",
+                "properties": {
+                    "next": {"anyOf": [{"$ref": "#/$defs/Link"}, {"type": "null"}]},
+                    "quote": {"type": "string", "x-substring": {"words": "the red fox"}},
+                },
+                "required": ["next", "quote"],
+            },
+            "Link": {
+                "type": "object",
+                "properties": {"to": {"$ref": "#/$defs/Node"}},
+                "required": ["to"],
+            },
+        },
+    });
+    let grammar = Grammar::json_schema(&toy(), &schema).unwrap();
+    let node = |inner: Value, quote: &str| json!({"next": inner, "quote": quote});
+    let chain = |quote: &str| node(json!({"to": node(Value::Null, quote)}), "red").to_string();
+    assert!(holds(&grammar, &chain("red fox")));
+    assert!(!holds(&grammar, &chain("grey fox")));
+}
+
+#[test]
+fn deeply_nested_schemas_cost_no_more_than_their_size() {
+    let env = toy();
+    let nest = |leaf: Value, depth| {
+        (0..depth).fold(
+            leaf,
+            |inner, _| json!({"type": "object", "properties": {"a": inner}, "required": ["a"]}),
+        )
+    };
+    let started = std::time::Instant::now();
+    let quote = json!({"type": "string", "x-substring": {"words": "red fox"}});
+    let grammar = Grammar::json_schema(&env, &nest(quote.clone(), 30)).unwrap();
+    let text = nest_value(json!("fox"), 30).to_string();
+    assert!(holds(&grammar, &text) && !holds(&grammar, &text.replace("fox", "ox")));
+    let null = || json!({"type": "null"});
+    assert!(Grammar::json_schema(&env, &nest(null(), 60)).is_ok());
+    let deep = [nest(quote, 70), nest(null(), 70), nest(null(), 200)];
+    for schema in deep {
+        let got = Grammar::json_schema(&env, &schema);
+        assert!(
+            matches!(
+                got,
+                Err(CoreError::Constrain(ConstrainError::TooComplex { .. }))
+            ),
+            "{got:?}"
+        );
+    }
+    let lark = format!("start: {}\"a\"{}", "(".repeat(50_000), ")".repeat(50_000));
+    let got = Grammar::lark(&env, &lark);
+    assert!(
+        matches!(
+            got,
+            Err(CoreError::Constrain(ConstrainError::TooComplex { .. }))
+        ),
+        "{got:?}"
+    );
+    let data = json!({"substring_words": "((((".repeat(500)});
+    assert!(Grammar::lark(&env, &format!("start: %regex {data}")).is_ok());
+    assert!(started.elapsed().as_secs() < 20);
+}
+
+fn nest_value(leaf: Value, depth: usize) -> Value {
+    (0..depth).fold(leaf, |inner, _| json!({"a": inner}))
 }
 
 #[test]

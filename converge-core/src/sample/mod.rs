@@ -198,15 +198,14 @@ impl Sampler {
         let noise = noise::row(self.options.seed, history.len() as u64);
         let mut best: Option<Candidate> = None;
         for c in &self.kept {
-            if let Some(b) = best {
-                // No noise lifts this one over the best: the draw can be left out.
-                if c.logit + noise::GUMBEL_MAX < b.logit {
-                    continue;
-                }
-            }
+            // Noise that cannot lift this one over the best need not be computed.
+            let least = best.map_or(f64::NEG_INFINITY, |b| b.logit - c.logit);
+            let Some(gumbel) = noise.gumbel_from(c.token, least) else {
+                continue;
+            };
             let drawn = Candidate {
                 token: c.token,
-                logit: c.logit + noise.gumbel(c.token),
+                logit: c.logit + gumbel,
             };
             if best.is_none_or(|b| Candidate::order(&drawn, &b).is_lt()) {
                 best = Some(drawn);

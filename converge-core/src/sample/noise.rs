@@ -44,10 +44,20 @@ impl Row {
     pub fn gumbel(self, token: u32) -> f64 {
         gumbel(self.bits(token))
     }
+
+    /// [`gumbel`](Self::gumbel), or `None` where it is certainly below `least`: found out from the
+    /// leading bits, without a logarithm.
+    pub fn gumbel_from(self, token: u32, least: f64) -> Option<f64> {
+        let bits = self.bits(token);
+        (bound(bits) >= least).then(|| gumbel(bits))
+    }
 }
 
-/// The largest value that [`gumbel`] returns is below this, the smallest above −3.7.
-pub const GUMBEL_MAX: f64 = 37.5;
+/// A bound on [`gumbel`] of these bits: with n leading ones 1 − u is at least 2⁻⁽ⁿ⁺¹⁾, and
+/// −ln(−ln u) is at most −ln(1 − u). The margin is for rounding.
+fn bound(bits: u64) -> f64 {
+    f64::from(bits.leading_ones().min(53) + 1) * std::f64::consts::LN_2 + 1e-9
+}
 
 /// Turns 64 uniform bits into a standard Gumbel draw, using 53 of them.
 ///
@@ -84,7 +94,7 @@ mod tests {
     fn the_extremes_are_finite() {
         let top = gumbel(u64::MAX);
         let bottom = gumbel(0);
-        assert!(top > 36.0 && top < GUMBEL_MAX, "{top}");
+        assert!(top > 36.0 && top < 37.5, "{top}");
         assert!(bottom > -3.7 && bottom < -3.5, "{bottom}");
     }
 
@@ -99,6 +109,29 @@ mod tests {
         let below = gumbel((1u64 << 63) - 1);
         let above = gumbel(1u64 << 63);
         assert!(above > below && above - below < 1e-12, "{below} {above}");
+    }
+
+    #[test]
+    fn the_bound_holds() {
+        let ones = (0..64).flat_map(|n| {
+            let head = if n == 0 { 0 } else { u64::MAX << (64 - n) };
+            [head, head | (u64::MAX >> n >> 1), head | (1 << 11) | 0x7ff]
+        });
+        let hashed = (0..200_000).map(|i| bits(1, 2, i));
+        for b in ones
+            .chain(hashed)
+            .chain([0, u64::MAX, 1 << 63, (1 << 63) - 1])
+        {
+            assert!(
+                gumbel(b) <= bound(b),
+                "{b:#x}: {} above {}",
+                gumbel(b),
+                bound(b)
+            );
+        }
+        let row = row(1, 2);
+        assert_eq!(row.gumbel_from(3, f64::NEG_INFINITY), Some(row.gumbel(3)));
+        assert_eq!(row.gumbel_from(3, 40.0), None);
     }
 
     #[test]

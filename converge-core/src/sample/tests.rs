@@ -135,6 +135,27 @@ fn pinned_draws() {
 const PINNED: [TokenId; 8] = [419, 901, 816, 391, 104, 652, 972, 686];
 
 #[test]
+fn leaving_out_hopeless_draws_changes_nothing() {
+    let logits: Vec<f32> = (0..3000)
+        .map(|i| ((i * 7919) % 1000) as f32 * 0.01)
+        .collect();
+    for n in 0..300 {
+        let row = noise::row(77, n as u64);
+        let want = (0..logits.len() as TokenId)
+            .map(|t| Candidate {
+                token: t,
+                logit: f64::from(logits[t as usize]) + row.gumbel(t),
+            })
+            .min_by(Candidate::order)
+            .unwrap();
+        let got = sampler(Sampling::at(1.0, 77))
+            .sample(&logits, &vec![0; n], None)
+            .unwrap();
+        assert_eq!(got, want.token);
+    }
+}
+
+#[test]
 fn top_sets_break_ties_by_id() {
     let flat = [1.0f32; 6];
     let at = Sampling::at(1.0, 0);
