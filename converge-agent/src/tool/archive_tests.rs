@@ -95,3 +95,15 @@ fn the_whole_archive_is_listed_and_readable() {
         let _ = facts::facts_in(&output.text);
     }
 }
+
+#[test]
+fn every_schema_compiles_to_a_grammar() {
+    let mut tokens: Vec<Vec<u8>> = (0..=255).map(|byte| vec![byte]).collect();
+    tokens.push(Vec::new());
+    let encode = |text: &str| text.bytes().map(u32::from).collect();
+    let env = converge_core::constrain::TokenEnv::new(tokens, &[256], encode).unwrap();
+    for tool in tools().iter() {
+        let grammar = converge_core::constrain::Grammar::json_schema(&env, &tool.input_schema());
+        assert!(grammar.is_ok(), "{}: {:?}", tool.name(), grammar.err());
+    }
+}

@@ -244,9 +244,13 @@ fn month_of(name: &str) -> Option<i8> {
 const WEEKDAYS: &str = "monday tuesday wednesday thursday friday saturday sunday montag dienstag \
     mittwoch donnerstag freitag samstag sonntag mon tue wed thu fri sat sun mo di mi do fr sa so";
 
-/// Whether this, in lower case, names a month or a day of the week.
+/// Whether this, in lower case, names a month or a day of the week ("tuesdays" too).
 pub(crate) fn is_month_or_weekday(word: &str) -> bool {
-    month_of(word).is_some() || WEEKDAYS.split_ascii_whitespace().any(|day| day == word)
+    let one = word.strip_suffix('s').unwrap_or(word);
+    month_of(word).is_some()
+        || WEEKDAYS
+            .split_ascii_whitespace()
+            .any(|day| day == word || day == one)
 }
 
 fn without_weekday(text: &str) -> Option<&str> {

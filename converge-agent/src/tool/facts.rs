@@ -100,8 +100,11 @@ fn digits(text: &str, at: usize, style: NumberStyle) -> Option<Fact> {
         // A list without blanks, one by one.
         let first = end(|c| c.is_ascii_digit());
         if listed || rest[first..].starts_with(',') {
-            let value = rest[..first].parse().ok()?;
-            return Some(fact(FactKind::Number(value), at..at + first, false));
+            let span = at..at + first;
+            return Some(match rest[..first].parse() {
+                Ok(value) => fact(FactKind::Number(value), span, false),
+                Err(_) => name(&rest[..first], span, false),
+            });
         }
         // 1.2.3 is a version or an address.
         let token = rest[..end(|c| c.is_alphanumeric() || c == '.')].trim_end_matches('.');
@@ -237,7 +240,9 @@ fn names(text: &str, at: usize) -> Fact {
         // A capital letter in a token of another kind.
         return nothing(at..at + token_of(&text[at..]).len().max(1));
     };
-    let common = |word: &Range<usize>| is_common(&text[word.clone()]);
+    // An initial such as "I." is no word.
+    let initial = |word: &Range<usize>| word.len() == 1 && text[word.end..].starts_with('.');
+    let common = |word: &Range<usize>| is_common(&text[word.clone()]) && !initial(word);
     let opens = opens_sentence(text, at);
     let skipped = words.iter().take_while(|word| common(word)).count();
     let kept = &words[skipped..];
@@ -268,7 +273,10 @@ fn gap_after(text: &str, end: usize) -> Option<usize> {
         Some(after) if initial => after,
         _ => rest,
     };
-    let after = after.strip_prefix([' ', '\u{a0}'])?;
+    let after = match after.strip_prefix([' ', '\u{a0}']) {
+        Some(after) => after,
+        None => wrapped(text, end, after)?,
+    };
     let after = after.strip_prefix("& ").unwrap_or(after);
     let linked = [
         "of the ", "of ", "von ", "van der ", "van ", "de ", "der ", "di ", "du ", "la ",
@@ -279,6 +287,21 @@ fn gap_after(text: &str, end: usize) -> Option<usize> {
     linked
         .starts_with(char::is_uppercase)
         .then_some(text.len() - linked.len())
+}
+
+/// What follows a line end that only wraps the text: after a long line, before no blank one.
+fn wrapped<'a>(text: &str, end: usize, after: &'a str) -> Option<&'a str> {
+    const LONG: usize = 50;
+    let next = after
+        .strip_prefix("\r\n")
+        .or_else(|| after.strip_prefix('\n'))?;
+    let line = text[..end]
+        .bytes()
+        .rev()
+        .take(LONG)
+        .take_while(|b| *b != b'\n')
+        .count();
+    (line == LONG).then(|| next.trim_start_matches([' ', '\t']))
 }
 
 /// Whether a sentence, a line, a list item or a quotation begins at `at`.
@@ -301,7 +324,11 @@ fn is_common(word: &str) -> bool {
         of on once only or other our over per please second several shall she should since so \
         some such than that the their then there therefore these they third this those though \
         through thus to total total under until up upon was we were what when where whereas \
-        which while who whom whose why will with within without would yes yet you your";
+        which while who whom whose why will with within without would yes yet you your \
+        dear mr mrs ms messrs dr sincerely regards";
+    if matches!(word, "IT" | "US") {
+        return false;
+    }
     let lower = word.to_lowercase();
     COMMON
         .split_ascii_whitespace()

@@ -106,7 +106,17 @@ fn names_are_runs_of_capitals_without_common_words() {
         ),
         ("we met In The Morning Hotel", &["[Morning Hotel]"]),
         ("- Rent: Old Mill\n", &["[Rent]?", "[Old Mill]?"][..1]),
-        ("paid in EUR", &[]),
+        ("paid in EUR on Tuesdays", &[]),
+        (
+            "Dear Mr Pohl, met I. Halloran",
+            &["[Pohl]", "[I. Halloran]"],
+        ),
+        ("ask for IT Support", &["[IT Support]"]),
+        (
+            "The work is done without any delay by Brightwell Cleaning\n  Partners of Kelderby",
+            &["[Brightwell Cleaning Partners of Kelderby]"],
+        ),
+        ("Heading One\nText Two", &["[Heading One]", "[Text Two]"]),
         ("O'Brien-Smith called", &["[O'Brien-Smith]?"]),
     ] {
         let found = short(text);
@@ -116,6 +126,23 @@ fn names_are_runs_of_capitals_without_common_words() {
             "{text}"
         );
         assert!(!expected.is_empty() || found.is_empty(), "{text}");
+    }
+}
+
+#[test]
+fn long_runs_take_no_long_time() {
+    for text in [
+        "1".repeat(1 << 20),
+        "1".repeat(1 << 20) + ",",
+        "1,".repeat(1 << 19),
+        "A ".repeat(1 << 19),
+        "-".repeat(1 << 20),
+        "one ".repeat(1 << 18),
+        "$".repeat(1 << 20) + "1",
+    ] {
+        let start = std::time::Instant::now();
+        let _ = facts_in(&text);
+        assert!(start.elapsed().as_secs() < 5, "{}", &text[..8]);
     }
 }
 

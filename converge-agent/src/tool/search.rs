@@ -49,10 +49,11 @@ pub struct Hit {
     pub text: String,
 }
 
-/// Passages that fit the query, best first.
+/// Passages that fit the query: the best three of each file (two of a table) first, then the
+/// others, each part best first.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SearchResult {
-    /// The best hits.
+    /// The hits.
     pub hits: Vec<Hit>,
     /// Passages (exact: places) that fit at all.
     pub matched: usize,
@@ -250,15 +251,25 @@ fn rank(
         b.total_cmp(a)
             .then_with(|| (x.file, x.first).cmp(&(y.file, y.first)))
     });
-    let hits = scored.iter().take(limit).map(|(score, passage)| {
-        let file = &files[passage.file];
-        let lines: Vec<&str> = file
-            .lines()
-            .skip(passage.first - 1)
-            .take(passage.last + 1 - passage.first)
-            .collect();
-        hit(file, passage.first, passage.last, *score, &lines)
+    // A few of each file first, so that one file does not fill the result.
+    let mut shown = vec![0_usize; files.len()];
+    let (first, later): (Vec<_>, Vec<_>) = scored.into_iter().partition(|(_, passage)| {
+        shown[passage.file] += 1;
+        shown[passage.file] <= if is_table(&files[passage.file]) { 2 } else { 3 }
     });
+    let hits = first
+        .iter()
+        .chain(&later)
+        .take(limit)
+        .map(|(score, passage)| {
+            let file = &files[passage.file];
+            let lines: Vec<&str> = file
+                .lines()
+                .skip(passage.first - 1)
+                .take(passage.last + 1 - passage.first)
+                .collect();
+            hit(file, passage.first, passage.last, *score, &lines)
+        });
     Ok((hits.collect(), passages.len()))
 }
 
@@ -277,11 +288,15 @@ fn hit(file: &TextFile, first: usize, last: usize, score: f64, lines: &[&str]) -
     }
 }
 
+fn is_table(file: &TextFile) -> bool {
+    let path = file.path.to_ascii_lowercase();
+    path.ends_with(".csv") || path.ends_with(".tsv")
+}
+
 /// Cuts a file into passages: paragraphs, at most [`PASSAGE_LINES`] long, rows of a table one by
 /// one. With each comes the heading it stands under (for a table, its header).
 fn passages_of(file: &TextFile) -> Vec<(usize, usize, &str, Vec<&str>)> {
-    let path = file.path.to_ascii_lowercase();
-    let table = path.ends_with(".csv") || path.ends_with(".tsv");
+    let table = is_table(file);
     let mut passages = Vec::new();
     let mut heading = "";
     let mut title = "";

@@ -87,9 +87,10 @@ where
     }
 }
 
-/// The JSON schema (draft 2020-12) of `T` as a grammar can use it: without references, titles
-/// and number formats, and with `anyOf` for `oneOf` (the variants of a tagged Rust enum exclude
-/// each other by their tag).
+/// The JSON schema (draft 2020-12) of `T` as a grammar and a prompt can use it: without
+/// references, titles and number formats, with `enum` for the variants of a plain Rust enum, and
+/// with `anyOf` for `oneOf` otherwise (the variants of a tagged enum exclude each other by their
+/// tag).
 pub fn input_schema_of<T: JsonSchema>() -> Value {
     let settings = SchemaSettings::draft2020_12().with(|settings| {
         settings.inline_subschemas = true;
@@ -100,14 +101,33 @@ pub fn input_schema_of<T: JsonSchema>() -> Value {
         .into_root_schema_for::<T>()
         .to_value();
     simplify(&mut schema);
+    if let Value::Object(root) = &mut schema {
+        // The tool's own description says it.
+        root.remove("description");
+    }
     schema
+}
+
+/// The values of variants that are nothing but constants.
+fn constants(variants: &Value) -> Option<Vec<Value>> {
+    variants
+        .as_array()?
+        .iter()
+        .map(|variant| variant.get("const").cloned())
+        .collect()
 }
 
 fn simplify(schema: &mut Value) {
     match schema {
         Value::Object(object) => {
             if let Some(variants) = object.remove("oneOf") {
-                object.insert("anyOf".to_owned(), variants);
+                match constants(&variants) {
+                    Some(values) => object.insert("enum".to_owned(), Value::Array(values)),
+                    None => object.insert("anyOf".to_owned(), variants),
+                };
+            }
+            if let Some(Value::String(text)) = object.get_mut("description") {
+                *text = text.replace('\n', " ");
             }
             object.remove("title");
             object.remove("format");
@@ -168,6 +188,34 @@ mod tests {
                  "required": ["op", "title"]},
             ]})
         );
+    }
+
+    /// A unit.
+    #[derive(Deserialize, JsonSchema)]
+    #[serde(rename_all = "snake_case")]
+    enum Unit {
+        /// Short.
+        Day,
+        /// Long.
+        Year,
+    }
+
+    #[derive(Deserialize, JsonSchema)]
+    struct Plain {
+        /// One
+        /// of them.
+        #[serde(rename = "unit")]
+        _unit: Unit,
+    }
+
+    #[test]
+    fn a_plain_enum_becomes_its_values() {
+        let schema = input_schema_of::<Plain>();
+        assert_eq!(
+            schema["properties"]["unit"],
+            json!({"description": "One of them.", "enum": ["day", "year"]})
+        );
+        assert!(schema.get("description").is_none());
     }
 
     #[test]

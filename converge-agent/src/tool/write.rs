@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Effect, FnTool, Folder, PathProblem, Source, Tool, ToolError, ToolOutput};
 
-/// Arguments of [`write`].
+/// Arguments of [`write()`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WriteArgs {
@@ -125,7 +125,7 @@ fn fill_temporary(dir: &Dir, bytes: &[u8]) -> std::io::Result<String> {
     }
 }
 
-/// [`write`] as a tool named `write`. It changes things, so [`Toolbox::call`] wants a permit.
+/// [`write()`] as a tool named `write`. It changes things, so [`Toolbox::call`] wants a permit.
 ///
 /// [`Toolbox::call`]: super::Toolbox::call
 pub fn tool(folder: Folder) -> impl Tool {
