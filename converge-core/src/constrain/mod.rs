@@ -236,16 +236,17 @@ impl Constraint {
     /// Goes on by a token.
     ///
     /// # Errors
-    /// [`ConstrainError::Refused`] where the grammar does not allow it; the constraint is of no use
-    /// after that.
+    /// [`ConstrainError::Refused`] where the grammar does not allow it,
+    /// [`ConstrainError::TooComplex`]; the constraint is of no use after that.
     pub fn commit(&mut self, token: TokenId) -> Result<()> {
-        self.matcher.consume_token(token).map_err(|e| {
-            ConstrainError::Refused {
-                token,
-                reason: words(&e.to_string()),
-            }
-            .into()
-        })
+        let Err(e) = self.matcher.consume_token(token) else {
+            return Ok(());
+        };
+        Err(match self.failure(&e.to_string()) {
+            ConstrainError::Failed { reason } => ConstrainError::Refused { token, reason },
+            other => other,
+        }
+        .into())
     }
 
     /// Tokens that the grammar leaves no choice about, as the tokenizer would cut them; empty where
