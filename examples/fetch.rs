@@ -17,7 +17,7 @@ use std::{
 };
 
 use anyhow::bail;
-use clap::Parser;
+use clap::{ArgGroup, Parser};
 use converge_core::hub::{self, Entry, HubError};
 use converge_examples::{cli, models};
 use serde_json::json;
@@ -25,12 +25,13 @@ use serde_json::json;
 /// Fetch models by name into the cache, list them, or check them.
 #[derive(Parser)]
 #[command(name = "fetch")]
+#[command(group(ArgGroup::new("what").args(["names", "all", "list", "verify"]).required(true).multiple(true)))]
 struct Args {
     /// Models to fetch, or to check with --verify.
     #[arg(value_name = "NAME")]
     names: Vec<String>,
     /// Fetch every known model.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "names")]
     all: bool,
     /// List the known models and whether they are on this machine.
     #[arg(long, conflicts_with_all = ["names", "all"])]
@@ -53,11 +54,7 @@ fn main() -> ExitCode {
         if args.verify {
             return verify(&cache, &chosen(&args, true)?, args.json);
         }
-        let entries = chosen(&args, args.all)?;
-        if entries.is_empty() {
-            bail!("name a model to fetch, or give --list, --all or --verify");
-        }
-        for entry in entries {
+        for entry in chosen(&args, args.all)? {
             let path = models::ensure(entry.name)?;
             if args.json {
                 writeln!(stdout(), "{}", json!({"name": entry.name, "path": path}))?;

@@ -4,4 +4,5 @@
 //! `cargo run --release --example NAME`; the folders are modules of this library.
 
 pub mod cli;
+pub mod engine;
 pub mod models;

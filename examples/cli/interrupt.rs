@@ -1,25 +1,62 @@
-use std::sync::{LazyLock, Once};
+use std::{
+    ops::Deref,
+    sync::{
+        LazyLock, Once,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use converge_core::generate::Cancel;
 
-static INTERRUPT: LazyLock<Cancel> = LazyLock::new(Cancel::new);
+static FLAG: LazyLock<Cancel> = LazyLock::new(Cancel::new);
+static WATCHERS: AtomicUsize = AtomicUsize::new(0);
 
-/// The flag that Ctrl-C sets. Without [`on_interrupt`] nothing sets it, and Ctrl-C ends the process
-/// as the system does.
+/// The flag that Ctrl-C sets, for work that looks at it until the process ends.
 pub fn interrupt() -> Cancel {
-    INTERRUPT.clone()
+    WATCHERS.fetch_add(1, Ordering::Relaxed);
+    FLAG.clone()
 }
 
-/// Lets Ctrl-C (and SIGTERM) set [`interrupt`]; the second one ends the process at once.
+/// The flag that Ctrl-C sets, for work that looks at it as long as this lives.
+pub struct Watch(Cancel);
+
+impl Watch {
+    /// From now on Ctrl-C sets the flag instead of ending the process.
+    pub fn new() -> Self {
+        Self(interrupt())
+    }
+}
+
+impl Default for Watch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Deref for Watch {
+    type Target = Cancel;
+
+    fn deref(&self) -> &Cancel {
+        &self.0
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        WATCHERS.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Lets Ctrl-C (and SIGTERM) set the flag where somebody watches it. Where nobody does, and the
+/// second time, it ends the process with exit code 130.
 pub fn on_interrupt() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        let flag = interrupt();
-        let handler = move || {
-            if flag.is_cancelled() {
+        let handler = || {
+            if WATCHERS.load(Ordering::Relaxed) == 0 || FLAG.is_cancelled() {
                 std::process::exit(130);
             }
-            flag.cancel();
+            FLAG.cancel();
         };
         if let Err(error) = ctrlc::set_handler(handler) {
             eprintln!("warning: Ctrl-C ends the process without tidying up: {error}");

@@ -1,12 +1,16 @@
 //! How every example begins and ends: Ctrl-C, exit codes, errors in one line.
 
 mod interrupt;
+mod progress;
 mod text;
+mod threads;
 
 use std::{error::Error, fmt, io, process::ExitCode};
 
-pub use interrupt::{interrupt, on_interrupt};
+pub use interrupt::{Watch, interrupt, on_interrupt};
+pub use progress::{Unit, progress};
 pub use text::{bytes, one_line};
+pub use threads::run_on;
 
 /// Ctrl-C or a request to terminate ended the work. [`run`] answers it with exit code 130.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

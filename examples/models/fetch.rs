@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File, TryLockError},
+    io::{IsTerminal as _, stderr},
     path::{Path, PathBuf},
     thread,
     time::Duration,
@@ -11,8 +12,8 @@ use anyhow::{Context as _, anyhow};
 use converge_core::{generate::Cancel, hub};
 use serde::{Deserialize, Serialize};
 
-use super::{join::Joined, progress};
-use crate::cli::{Interrupted, bytes, one_line};
+use super::join::Joined;
+use crate::cli::{Interrupted, Unit, bytes, one_line, progress};
 
 /// Where wheels come from.
 pub trait Wheels {
@@ -167,7 +168,10 @@ impl Fetch {
 
     fn join(&self, job: &Job, wheels: &mut dyn Wheels) -> anyhow::Result<()> {
         let mut state = self.load_state(job);
-        let bar = progress::bar(job, "fetching");
+        if !stderr().is_terminal() {
+            eprintln!("fetching {} ({})", job.name, bytes(job.size()));
+        }
+        let bar = progress(format!("fetching {}", job.name), Unit::Bytes, job.size());
         let going = || !self.cancel.is_cancelled();
         let mut files = Vec::with_capacity(job.files.len());
         let mut before = 0;

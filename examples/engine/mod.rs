@@ -1,0 +1,170 @@
+//! The options that every program with a model has, and the way from them to a model that runs.
+
+use std::num::NonZeroUsize;
+
+use anyhow::{Context as _, bail};
+use candle_core::Device;
+use clap::{Args, ValueEnum};
+use converge_core::{
+    CoreError, LoadOptions,
+    backend::candle::{CandleModel, CandleOptions, WeightMode},
+    generate::Session,
+    hub,
+    model::{Decoder, DecoderSpec},
+};
+use converge_quant::{Gguf, QuantError};
+
+use crate::models;
+
+/// Positions of the context where neither `--ctx` nor the model asks for fewer.
+pub const DEFAULT_CONTEXT: usize = 4096;
+
+/// Which model: the first argument, or `--model`.
+#[derive(Args, Clone, Debug)]
+pub struct ModelArg {
+    /// Name of a known model (see `fetch --list`) or path of a GGUF file
+    /// [default: qwen2.5-coder-1.5b]
+    #[arg(value_name = "MODEL")]
+    first: Option<String>,
+    /// The same as an option
+    #[arg(short, long = "model", value_name = "MODEL", conflicts_with = "first")]
+    option: Option<String>,
+}
+
+impl ModelArg {
+    /// The name or path given, else [`models::DEFAULT`].
+    pub fn name(&self) -> &str {
+        let given = self.first.as_deref().or(self.option.as_deref());
+        given.unwrap_or(models::DEFAULT)
+    }
+}
+
+/// How a model is computed.
+#[derive(Args, Clone, Debug)]
+pub struct EngineArgs {
+    /// Positions of the context: prompt and answer together
+    #[arg(long, value_name = "N")]
+    pub ctx: Option<NonZeroUsize>,
+    /// Threads [default: the machine's cores]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<NonZeroUsize>,
+    /// The engine
+    #[arg(long, value_enum, default_value_t)]
+    pub backend: Backend,
+    /// Compute with dequantized weights: 4 bytes a weight, exact, slower
+    #[arg(long)]
+    pub f32: bool,
+}
+
+/// The engines there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Backend {
+    /// candle, on the CPU, or on Metal where built with `--features metal`.
+    #[default]
+    Candle,
+}
+
+/// Opens a model by name or path, fetching it where it is known and not there.
+///
+/// # Errors
+/// Those of [`models::ensure`]; a file that is no whole GGUF model.
+pub fn open(name_or_path: &str) -> anyhow::Result<Gguf> {
+    if let Some(entry) = hub::find(name_or_path).filter(|entry| entry.files.len() > 1) {
+        let names = text_models().join(", ");
+        bail!("{} is no GGUF model; choose one of {names}", entry.name);
+    }
+    let path = models::ensure(name_or_path)?;
+    Gguf::open(&path).map_err(|error| {
+        let advice = match &error {
+            _ if path.is_dir() => "it is a folder; give the path of a .gguf file in it",
+            QuantError::Malformed { .. } => {
+                "it is not a GGUF file, or not a whole one: get it again, or give another"
+            }
+            _ => return error.into(),
+        };
+        anyhow::anyhow!("{error}; {advice}")
+    })
+}
+
+/// The names of the models that are one GGUF file.
+pub fn text_models() -> Vec<&'static str> {
+    let entries = hub::catalogue().iter();
+    entries
+        .filter(|entry| entry.files.len() == 1)
+        .map(|entry| entry.name)
+        .collect()
+}
+
+impl EngineArgs {
+    /// Loads weights, tokenizer and chat template of an opened model.
+    ///
+    /// # Errors
+    /// A context that the model does not have, and those of [`converge_core::load`].
+    pub fn session(&self, gguf: &Gguf) -> anyhow::Result<Session> {
+        let wanted = self.ctx.map_or(DEFAULT_CONTEXT, NonZeroUsize::get);
+        let options = LoadOptions {
+            context: self.context(gguf, wanted)?,
+            mode: self.mode(),
+            device: self.device()?,
+        };
+        Ok(converge_core::load(gguf.path(), &options)?)
+    }
+
+    /// Loads the decoder alone, with a context of `--ctx`, else of `wanted`.
+    ///
+    /// # Errors
+    /// A context that the model does not have, and those of [`CandleModel::load`].
+    pub fn decoder(&self, gguf: &Gguf, wanted: usize) -> anyhow::Result<Box<dyn Decoder>> {
+        let options = CandleOptions {
+            mode: self.mode(),
+            context: self.context(gguf, wanted)?,
+            device: self.device()?,
+        };
+        Ok(Box::new(CandleModel::load(gguf, &options)?.decoder()))
+    }
+
+    /// `--ctx` where given, else `wanted` or what the model has, whichever is less.
+    fn context(&self, gguf: &Gguf, wanted: usize) -> anyhow::Result<usize> {
+        let trained = DecoderSpec::from_gguf(gguf)?.trained_context;
+        match self.ctx.map(NonZeroUsize::get) {
+            Some(n) if n > trained => bail!("--ctx {n} is more than the {trained} of this model"),
+            Some(n) => Ok(n),
+            None => Ok(wanted.min(trained)),
+        }
+    }
+
+    fn mode(&self) -> WeightMode {
+        match self.f32 {
+            true => WeightMode::F32,
+            false => WeightMode::Quantized,
+        }
+    }
+
+    fn device(&self) -> anyhow::Result<Device> {
+        match self.backend {
+            Backend::Candle if cfg!(feature = "metal") => {
+                Device::new_metal(0).context("no Metal device")
+            }
+            Backend::Candle => Ok(Device::Cpu),
+        }
+    }
+}
+
+/// Says which option helps where a context is too small.
+pub fn advise(error: CoreError) -> anyhow::Error {
+    match error {
+        CoreError::ContextOverflow {
+            prompt,
+            reserve,
+            context,
+        } => {
+            let needed = prompt.saturating_add(reserve);
+            anyhow::anyhow!(
+                "the context of {context} is too small for {prompt} tokens of prompt and {reserve} \
+                 of answer: give --ctx {needed} or more, or a shorter prompt"
+            )
+        }
+        CoreError::Cancelled => crate::cli::Interrupted.into(),
+        other => other.into(),
+    }
+}
