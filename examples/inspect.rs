@@ -123,8 +123,10 @@ impl Facts {
             share.bytes += tensor.bytes() as u64;
         }
         types.sort_by_key(|share| std::cmp::Reverse(share.bytes));
-        let architecture = gguf.metadata().get("general.architecture");
-        let architecture = architecture.context("this file says nothing of a model")?;
+        let architecture: String = gguf
+            .metadata()
+            .get("general.architecture")
+            .context("this file does not say what model it holds")?;
         Ok(Self {
             unsupported: DecoderSpec::from_gguf(gguf)
                 .err()

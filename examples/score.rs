@@ -212,10 +212,10 @@ fn encode(tokenizer: &Tokenizer, text: &str) -> anyhow::Result<Vec<TokenId>> {
     Ok(tokens)
 }
 
-fn read_rows(
-    path: &Path,
-    tokenizer: &Tokenizer,
-) -> anyhow::Result<Vec<(Map<String, Value>, Vec<TokenId>)>> {
+/// A line of `--jsonl` with its tokens.
+type Row = (Map<String, Value>, Vec<TokenId>);
+
+fn read_rows(path: &Path, tokenizer: &Tokenizer) -> anyhow::Result<Vec<Row>> {
     let mut rows = Vec::new();
     for (line, number) in reader(path)?.lines().zip(1..) {
         let place = || format!("{}, line {number}", path.display());
