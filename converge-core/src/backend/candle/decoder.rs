@@ -5,7 +5,7 @@ use candle_core::Tensor;
 use super::{
     CandleModel,
     cache::LayerCache,
-    ops,
+    ops::{self, Causal},
     weights::{LayerWeights, Linear, rms_norm},
 };
 use crate::{
@@ -36,7 +36,7 @@ struct Pass<'a> {
     context: usize,
     cos: Tensor,
     sin: Tensor,
-    mask: Option<Tensor>,
+    causal: Causal,
 }
 
 impl CandleDecoder {
@@ -76,7 +76,7 @@ impl CandleDecoder {
             context: self.model.context,
             cos,
             sin,
-            mask: ops::causal_mask(self.len, n, &weights.device)?,
+            causal: Causal::new(self.len, n, &weights.device)?,
         };
         let ids = Tensor::new(tokens, &weights.device)?;
         let mut x = weights.embedding.embedding(&ids)?;
@@ -174,8 +174,8 @@ impl Pass<'_> {
         let query = (query / (spec.head_size as f64).sqrt())?;
         // The query heads of a group are rows of one product with their keys.
         let query = query.reshape((spec.kv_heads, spec.group() * kept, spec.head_size))?;
-        let mask = if kept == n { self.mask.as_ref() } else { None };
-        let scores = ops::causal_softmax(&ops::matmul_t(&query, &keys)?, mask)?;
+        let scores = ops::matmul_t(&query, &keys)?;
+        let scores = self.causal.last(kept).softmax(scores)?;
         let mixed = scores
             .matmul(&values)?
             .reshape((spec.heads, kept, spec.head_size))?
@@ -186,7 +186,7 @@ impl Pass<'_> {
         let normed = rms_norm(&x, &layer.feed_forward_norm, spec.norm_eps)?;
         let [gate, up] = Linear::forward_all([&layer.gate, &layer.up], &normed)?;
         let inner = match spec.activation {
-            Activation::Silu => ops::silu_mul(&gate, &up)?,
+            Activation::Silu => ops::silu_mul(gate, &up)?,
         };
         x + layer.down.forward(&inner)?
     }
