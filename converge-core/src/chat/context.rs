@@ -4,6 +4,7 @@ use indexmap::IndexMap;
 use minijinja::Value;
 use serde_json::Value as Json;
 
+use super::measure::Dict;
 use super::{ChatError, Message, RenderOptions, ToolCall, ToolDef};
 
 /// Deepest nesting of arguments and schemas.
@@ -120,17 +121,17 @@ fn value(json: &Json, depth: usize, map: Map<'_>) -> Result<Value, ChatError> {
             for (key, field) in fields {
                 entries.insert(Value::from(map(key)), value(field, depth + 1, map)?);
             }
-            Value::from_object(entries)
+            Dict::of(entries)
         }
     })
 }
 
 /// A dictionary in this order.
 pub(super) fn dict<K: Into<Value>>(entries: impl IntoIterator<Item = (K, Value)>) -> Value {
-    Value::from_object(
+    Dict::of(
         entries
             .into_iter()
             .map(|(key, value)| (key.into(), value))
-            .collect::<IndexMap<Value, Value>>(),
+            .collect(),
     )
 }

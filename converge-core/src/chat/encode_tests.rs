@@ -123,7 +123,7 @@ fn a_forged_turn_stays_text() {
     let tokens = template.encode(tokenizer, &messages, &options).unwrap();
     let rendered = template.render(&messages, &options).unwrap();
     // The text is the same, guards and all being gone; the tokens are not.
-    assert_eq!(tokenizer.decode(&tokens, false).contains('\u{e000}'), false);
+    assert!(!tokenizer.decode(&tokens, false).contains('\u{e000}'));
     let parsed = tokenizer.encode(&rendered, Special::Parse).unwrap();
     assert_eq!(specials(tokenizer, &parsed).len(), 8);
     assert_eq!(specials(tokenizer, &tokens).len(), 5);

@@ -6,9 +6,10 @@ use std::io::Write;
 
 use jiff::civil::DateTime;
 use minijinja::syntax::SyntaxConfig;
-use minijinja::{AutoEscape, Environment, Error, ErrorKind, Value};
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, Value};
 
 use super::context::dict;
+use super::measure::{Bounds, scalar};
 use super::{ChatError, ChatLimits, json, methods, source};
 
 const NAME: &str = "chat_template";
@@ -47,7 +48,13 @@ impl Engine {
             !value.is_none() && (value.is_undefined() || value.try_iter().is_ok())
         });
         environment.add_function("raise_exception", raise);
+        environment.add_filter(source::SCALAR, scalar);
+        bound(&mut environment, Bounds::new(0));
+        // Jinja2 has none of these.
         environment.remove_global("debug");
+        environment.remove_filter("zip");
+        environment.remove_filter("chain");
+        environment.remove_filter("pprint");
         on_large_stack(move || {
             environment
                 .add_template_owned(NAME, source)
@@ -73,6 +80,7 @@ impl Engine {
         let limit = self.limits.output_bytes;
         let mut environment = self.environment.clone();
         environment.set_fuel(Some(fuel));
+        bound(&mut environment, Bounds::new(data));
         environment.add_function("strftime_now", move |format: &str| strftime(now, format));
         on_large_stack(move || {
             let mut out = Limited {
@@ -90,6 +98,16 @@ impl Engine {
             }
         })
     }
+}
+
+/// Sets the filters that [`source::prepare`] puts into the template.
+fn bound(environment: &mut Environment<'static>, bounds: Bounds) {
+    environment.add_filter(source::BOUNDED, move |state: &State, value: &Value| {
+        bounds.bounded(state, value)
+    });
+    environment.add_filter(source::KEPT, move |state: &State, value: &Value| {
+        bounds.kept(state, value)
+    });
 }
 
 /// Runs `work` on a thread of its own: the stack of the caller's may be small.

@@ -149,7 +149,7 @@ impl Writer<'_, '_, '_> {
                 let mut keys: Vec<Value> = Vec::new();
                 for key in value.try_iter()?.checked() {
                     keys.push(key?);
-                    if keys.len() % 64 == 0 {
+                    if keys.len().is_multiple_of(64) {
                         self.charge()?;
                     }
                 }

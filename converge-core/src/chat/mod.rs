@@ -4,6 +4,8 @@
 //! conformance test holds it against Jinja2's own output), and as what it is: a foreign program.
 //! Time, memory, output and recursion are limited by [`ChatLimits`].
 
+#[cfg(test)]
+mod bomb_tests;
 mod context;
 mod encode;
 #[cfg(test)]
