@@ -21,4 +21,22 @@ pub enum AgentError {
     /// A budget ran out.
     #[error(transparent)]
     Budget(#[from] Exceeded),
+    /// The model's answer is no record of its phase.
+    #[error("{phase:?}: {source} in {text:?}")]
+    Record {
+        /// The phase.
+        phase: crate::phase::Phase,
+        /// What is wrong with it.
+        source: serde_json::Error,
+        /// Its first characters.
+        text: String,
+    },
+    /// A tool's output is not of the type that it promises.
+    #[error("output of the tool {tool}: {source}")]
+    Output {
+        /// The tool.
+        tool: &'static str,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
 }

@@ -5,6 +5,7 @@
 //! exact decimals and civil dates. Each is a plain typed function first (`list::list`,
 //! `table::query`, …) and a [`Tool`] by a thin adapter.
 
+mod builtin;
 pub mod calculate;
 pub mod civil;
 pub mod date;

@@ -1,0 +1,239 @@
+//! A document cut into the lines that can be quoted.
+//!
+//! A segment is a sentence or a list item with its heading, joined over hard line breaks, with its
+//! white space folded; it knows the lines of the file that it stands on.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    phase::plan::Kind,
+    tool::{
+        facts::{FactKind, facts_in},
+        read::Line,
+    },
+};
+
+/// Characters of a segment; longer text is cut at a sentence, else at a word.
+const LONGEST: usize = 280;
+
+/// A quotable piece of a document.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Segment {
+    /// The text, white space folded.
+    pub text: String,
+    /// First line in the file, from 1.
+    pub first: usize,
+    /// Last line, inclusive.
+    pub last: usize,
+}
+
+impl Segment {
+    /// The dates or numbers that stand in the text, as they are written, each once.
+    pub fn values(&self, kind: Kind) -> Vec<String> {
+        let mut values: Vec<String> = Vec::new();
+        for fact in facts_in(&self.text) {
+            let wanted = matches!(
+                (kind, &fact.kind),
+                (Kind::Date, FactKind::Date(_)) | (Kind::Number, FactKind::Number(_))
+            );
+            if wanted && let Some(text) = self.text.get(fact.span.clone()) {
+                let text = text.to_owned();
+                if !values.contains(&text) {
+                    values.push(text);
+                }
+            }
+        }
+        values
+    }
+}
+
+/// Cuts the lines of a document into segments, in order.
+pub fn segments(lines: &[Line]) -> Vec<Segment> {
+    let mut blocks: Vec<Segment> = Vec::new();
+    let mut open = false;
+    for line in lines {
+        let text = fold(&line.text);
+        if text.is_empty() || is_rule(&text) {
+            open = false;
+            continue;
+        }
+        match blocks.last_mut() {
+            Some(block) if open && continues(&block.text, &text, &line.text) => {
+                block.text.push(' ');
+                block.text.push_str(&text);
+                block.last = line.number;
+            }
+            _ => blocks.push(Segment {
+                text,
+                first: line.number,
+                last: line.number,
+            }),
+        }
+        open = true;
+    }
+    let mut segments: Vec<Segment> = Vec::new();
+    for block in blocks {
+        split(block, &mut segments);
+    }
+    with_headings(segments)
+}
+
+fn fold(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// A line of dashes or the like.
+fn is_rule(text: &str) -> bool {
+    !text.chars().any(char::is_alphanumeric)
+}
+
+/// Whether a line goes on with the sentence of the line before it.
+fn continues(before: &str, text: &str, raw: &str) -> bool {
+    let starts_item = text.starts_with(['#', '-', '*', '|', '>'])
+        || text
+            .split_once([' ', ')'])
+            .is_some_and(|(head, _)| is_numbering(head));
+    if starts_item || is_heading(before) {
+        return false;
+    }
+    let goes_on = text.starts_with(|c: char| c.is_lowercase());
+    let indented = raw.starts_with([' ', '\t']) && !before.ends_with(['.', ':', ';']);
+    let wrapped = before.chars().count() >= 60 && !before.ends_with(['.', ':', ';', '|']);
+    goes_on || wrapped || (indented && before.len() > 40)
+}
+
+/// `3.`, `3.1`, `(a)`, `a)`.
+fn is_numbering(head: &str) -> bool {
+    let head = head.trim_matches(['(', ')', '.']);
+    !head.is_empty()
+        && head.len() <= 5
+        && (head.chars().all(|c| c.is_ascii_digit() || c == '.')
+            || (head.len() == 1 && head.chars().all(|c| c.is_ascii_alphabetic())))
+}
+
+/// A short line without a sentence's end: a heading for what follows.
+fn is_heading(text: &str) -> bool {
+    let short = text.chars().count() <= 48 && !text.ends_with(['.', ';', ',']);
+    let body = text.trim_start_matches(|c: char| !c.is_alphabetic());
+    let loud = !body.is_empty() && !body.chars().any(char::is_lowercase);
+    short && (text.starts_with('#') || loud || text.ends_with(':'))
+}
+
+/// Cuts a long block at sentences, else at words.
+fn split(block: Segment, out: &mut Vec<Segment>) {
+    let mut rest = block.text.as_str();
+    while rest.chars().count() > LONGEST {
+        let limit = rest
+            .char_indices()
+            .nth(LONGEST)
+            .map_or(rest.len(), |(at, _)| at);
+        let head = &rest[..limit];
+        let cut = head
+            .rfind(". ")
+            .map(|at| at + 1)
+            .or_else(|| head.rfind(' '))
+            .filter(|cut| *cut > 0)
+            .unwrap_or(limit);
+        out.push(Segment {
+            text: rest[..cut].trim().to_owned(),
+            first: block.first,
+            last: block.last,
+        });
+        rest = rest[cut..].trim_start();
+    }
+    if !rest.is_empty() {
+        out.push(Segment {
+            text: rest.to_owned(),
+            first: block.first,
+            last: block.last,
+        });
+    }
+}
+
+/// Puts a heading before the segment that follows it, so that `2. TERM` explains its sentence.
+fn with_headings(segments: Vec<Segment>) -> Vec<Segment> {
+    let mut out: Vec<Segment> = Vec::new();
+    let mut heading: Option<Segment> = None;
+    for segment in segments {
+        if is_heading(&segment.text) {
+            out.extend(heading.take());
+            heading = Some(segment);
+            continue;
+        }
+        match heading.take() {
+            Some(head) if !head.text.starts_with("# ") => out.push(Segment {
+                text: format!("{} {}", head.text, segment.text),
+                first: head.first,
+                last: segment.last,
+            }),
+            Some(head) => out.extend([head, segment]),
+            None => out.push(segment),
+        }
+    }
+    out.extend(heading);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cut(text: &str) -> Vec<(String, usize, usize)> {
+        let lines: Vec<Line> = text
+            .lines()
+            .enumerate()
+            .map(|(at, text)| Line {
+                number: at + 1,
+                text: text.to_owned(),
+                cut: false,
+            })
+            .collect();
+        segments(&lines)
+            .into_iter()
+            .map(|segment| (segment.text, segment.first, segment.last))
+            .collect()
+    }
+
+    #[test]
+    fn wrapped_sentences_are_joined_under_their_heading() {
+        let text = "2. TERM\n   24 months, from January 15, 2025 to January 14, 2027.\n\n3. FEE\n   GBP 1,950 per quarter, in advance, due on the 15th of January, April,\n   July and October. Wear parts are included.\n";
+        assert_eq!(
+            cut(text),
+            [
+                ("2. TERM 24 months, from January 15, 2025 to January 14, 2027.".to_owned(), 1, 2),
+                ("3. FEE GBP 1,950 per quarter, in advance, due on the 15th of January, April, July and October. Wear parts are included.".to_owned(), 4, 6),
+            ]
+        );
+    }
+
+    #[test]
+    fn list_items_and_log_lines_stay_apart() {
+        let text = "# Minutes\n- Rent is paid.\n- Lift is\n  repaired.\n2026-02-01 ok\n2026-02-02 failed\n";
+        assert_eq!(
+            cut(text)
+                .into_iter()
+                .map(|(text, ..)| text)
+                .collect::<Vec<_>>(),
+            [
+                "# Minutes",
+                "- Rent is paid.",
+                "- Lift is repaired.",
+                "2026-02-01 ok",
+                "2026-02-02 failed"
+            ]
+        );
+    }
+
+    #[test]
+    fn long_text_is_cut_and_nothing_is_lost() {
+        let text = "word ".repeat(300);
+        let pieces = cut(&text);
+        assert!(
+            pieces
+                .iter()
+                .all(|(text, ..)| text.chars().count() <= LONGEST)
+        );
+        let joined: Vec<String> = pieces.into_iter().map(|(text, ..)| text).collect();
+        assert_eq!(joined.join(" "), text.trim());
+    }
+}
