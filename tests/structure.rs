@@ -32,11 +32,17 @@ fn sources(below: &Path, out: &mut Vec<PathBuf>) {
 fn cargo_tree(package: &str, features: &[&str]) -> BTreeSet<String> {
     let out = Command::new(env!("CARGO"))
         .current_dir(root())
-        .args(["tree", "-p", package, "-e", "normal", "--prefix", "none", "--format", "{p}"])
+        .args([
+            "tree", "-p", package, "-e", "normal", "--prefix", "none", "--format", "{p}",
+        ])
         .args(features)
         .output()
         .unwrap();
-    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    assert!(
+        out.status.success(),
+        "{}",
+        String::from_utf8_lossy(&out.stderr)
+    );
     String::from_utf8(out.stdout)
         .unwrap()
         .lines()
@@ -48,7 +54,10 @@ fn cargo_tree(package: &str, features: &[&str]) -> BTreeSet<String> {
 #[test]
 fn dependencies_point_downwards() {
     for (package, forbidden) in [
-        ("converge-quant", &["converge-core", "converge-agent", "converge-spec"][..]),
+        (
+            "converge-quant",
+            &["converge-core", "converge-agent", "converge-spec"][..],
+        ),
         ("converge-core", &["converge-agent", "converge-spec"]),
         ("converge-agent", &["converge-spec"]),
     ] {
@@ -62,8 +71,23 @@ fn dependencies_point_downwards() {
 #[test]
 fn no_library_can_reach_the_network() {
     let network = [
-        "reqwest", "hyper", "ureq", "curl", "curl-sys", "tokio", "mio", "socket2", "hf-hub",
-        "native-tls", "openssl", "rustls", "h2", "isahc", "attohttpc", "async-std", "smol",
+        "reqwest",
+        "hyper",
+        "ureq",
+        "curl",
+        "curl-sys",
+        "tokio",
+        "mio",
+        "socket2",
+        "hf-hub",
+        "native-tls",
+        "openssl",
+        "rustls",
+        "h2",
+        "isahc",
+        "attohttpc",
+        "async-std",
+        "smol",
     ];
     for package in LIBRARIES {
         let tree = cargo_tree(package, &[]);
@@ -74,7 +98,11 @@ fn no_library_can_reach_the_network() {
         sources(&root().join(package).join("src"), &mut files);
         for file in files {
             let text = std::fs::read_to_string(&file).unwrap();
-            assert!(!text.contains("std::net"), "{} names std::net", file.display());
+            assert!(
+                !text.contains("std::net"),
+                "{} names std::net",
+                file.display()
+            );
         }
     }
 }
@@ -97,11 +125,18 @@ fn stable_rust_and_no_unsafe_where_none_belongs() {
     sources(&root(), &mut files);
     for file in files {
         let text = std::fs::read_to_string(&file).unwrap();
-        assert!(!text.contains(gate), "{} needs a nightly compiler", file.display());
+        assert!(
+            !text.contains(gate),
+            "{} needs a nightly compiler",
+            file.display()
+        );
     }
     for package in ["converge-core", "converge-agent"] {
         let text = std::fs::read_to_string(root().join(package).join("src/lib.rs")).unwrap();
-        assert!(text.contains("#![forbid(unsafe_code)]"), "{package} allows unsafe code");
+        assert!(
+            text.contains("#![forbid(unsafe_code)]"),
+            "{package} allows unsafe code"
+        );
     }
 }
 
@@ -124,7 +159,11 @@ fn a_consumer_builds_against_each_library() {
             )
             .unwrap();
             let name = package.replace('-', "_");
-            std::fs::write(consumer.join("src/lib.rs"), format!("pub use {name} as library;\n")).unwrap();
+            std::fs::write(
+                consumer.join("src/lib.rs"),
+                format!("pub use {name} as library;\n"),
+            )
+            .unwrap();
             // The versions that the workspace is tested with.
             std::fs::copy(root().join("Cargo.lock"), consumer.join("Cargo.lock")).unwrap();
             let out = Command::new(env!("CARGO"))
