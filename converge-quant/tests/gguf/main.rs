@@ -1,4 +1,4 @@
-//! The GGUF reader: on real models, on files built byte by byte, and on broken ones.
+//! The GGUF reader: on files built byte by byte, and on broken ones.
 
 #![cfg(test)] // so that the lints know the helpers for tests, too
 
@@ -8,8 +8,6 @@ mod limits;
 mod malformed;
 mod memory;
 mod metadata;
-mod models;
-mod oracle;
 mod split;
 mod tensors;
 mod time;

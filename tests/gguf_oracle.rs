@@ -1,5 +1,7 @@
 //! Real models, read here and by candle: the same keys, values, tensors and bytes.
 
+#![cfg(test)] // so that the lints know the helpers for tests, too
+
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -7,8 +9,7 @@ use std::io::{Read, Seek, SeekFrom};
 use candle_core::quantized::gguf_file;
 use converge_quant::Gguf;
 use converge_quant::gguf::{Array, Value};
-
-use crate::models;
+use converge_tests::model;
 
 /// Candle's value in our terms.
 fn ours(value: &gguf_file::Value) -> Value {
@@ -40,8 +41,8 @@ fn array(values: &[gguf_file::Value]) -> Array {
     }
 }
 
-fn agrees_with_candle(file: &str) {
-    let path = models::path(file);
+fn agrees_with_candle(name: &str) {
+    let path = model(name);
     let gguf = Gguf::open(&path).unwrap();
     let reader = File::open(&path).unwrap();
     let content = gguf_file::Content::read(&mut &reader).unwrap();
@@ -82,20 +83,20 @@ fn agrees_with_candle(file: &str) {
 
 #[test]
 fn smollm2_agrees_with_candle() {
-    agrees_with_candle(models::MODELS[0]);
+    agrees_with_candle("smollm2-135m");
 }
 
 #[test]
 fn gemma3_agrees_with_candle() {
-    agrees_with_candle(models::MODELS[1]);
+    agrees_with_candle("gemma-3-270m");
 }
 
 #[test]
 fn qwen_half_billion_agrees_with_candle() {
-    agrees_with_candle(models::MODELS[2]);
+    agrees_with_candle("qwen2.5-coder-0.5b");
 }
 
 #[test]
 fn qwen_one_and_a_half_billion_agrees_with_candle() {
-    agrees_with_candle(models::MODELS[3]);
+    agrees_with_candle("qwen2.5-coder-1.5b");
 }

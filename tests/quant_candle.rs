@@ -1,32 +1,16 @@
 //! Tensors of the real models against what candle alone makes of the same files.
 
 #![cfg(test)] // so that the lints know the helpers for tests, too
-#![cfg(feature = "candle")]
 
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::BufReader;
-use std::path::PathBuf;
 
 use candle_core::quantized::gguf_file;
 use candle_core::{DType, Device, Tensor};
 use converge_quant::candle::{qtensor, tensor};
 use converge_quant::{GgmlType, Gguf};
-
-/// Where a model is; fails with the words to fetch it where it is not.
-fn model(file: &str) -> PathBuf {
-    let cache = std::env::var_os("CONVERGE_MODELS").map_or_else(
-        || PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache/converge/models"),
-        PathBuf::from,
-    );
-    let path = cache.join(file);
-    assert!(
-        path.is_file(),
-        "{} is missing: `cargo run --release --example fetch -- --all` puts the models there",
-        path.display()
-    );
-    path
-}
+use converge_tests::model;
 
 fn bits(tensor: &Tensor) -> Vec<u32> {
     let numbers = tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
@@ -35,8 +19,8 @@ fn bits(tensor: &Tensor) -> Vec<u32> {
 
 /// Compares a few tensors of each type in a model with what candle makes of the file alone:
 /// its reader, its offsets, its decoders.
-fn as_candle_reads_it(file: &str, types: &[GgmlType]) {
-    let path = model(file);
+fn as_candle_reads_it(name: &str, types: &[GgmlType]) {
+    let path = model(name);
     let gguf = Gguf::open(&path).unwrap();
     let mut reader = BufReader::new(File::open(&path).unwrap());
     let content = gguf_file::Content::read(&mut reader).unwrap();
@@ -47,7 +31,7 @@ fn as_candle_reads_it(file: &str, types: &[GgmlType]) {
             .iter()
             .filter(|info| info.ggml_type == ggml_type)
             .collect();
-        assert!(!infos.is_empty(), "{file} has no {ggml_type}");
+        assert!(!infos.is_empty(), "{name} has no {ggml_type}");
         // The smallest, the middle, and the largest that is no embedding.
         infos.sort_by_key(|info| info.elements());
         infos.retain(|info| info.elements() < 40_000_000);
@@ -74,14 +58,14 @@ fn as_candle_reads_it(file: &str, types: &[GgmlType]) {
     assert_eq!(
         present,
         types.iter().copied().collect(),
-        "the types in {file}"
+        "the types in {name}"
     );
 }
 
 #[test]
 fn smollm2_135m() {
     let types = [GgmlType::F32, GgmlType::Q4_1, GgmlType::Q8_0];
-    as_candle_reads_it("smollm2-135m-instruct-q4_1.gguf", &types);
+    as_candle_reads_it("smollm2-135m", &types);
 }
 
 #[test]
@@ -93,7 +77,7 @@ fn gemma_3_270m() {
         GgmlType::Q4_K,
         GgmlType::Q6_K,
     ];
-    as_candle_reads_it("gemma-3-270m-q4_k_m.gguf", &types);
+    as_candle_reads_it("gemma-3-270m", &types);
 }
 
 #[test]
@@ -105,11 +89,11 @@ fn qwen_coder_half_billion() {
         GgmlType::Q6_K,
         GgmlType::Q4_K,
     ];
-    as_candle_reads_it("qwen2.5-coder-0.5b-instruct-q4_k_m.gguf", &types);
+    as_candle_reads_it("qwen2.5-coder-0.5b", &types);
 }
 
 #[test]
 fn qwen_coder_one_and_a_half_billion() {
     let types = [GgmlType::F32, GgmlType::Q4_K, GgmlType::Q6_K];
-    as_candle_reads_it("qwen2.5-coder-1.5b-instruct-q4_k_m.gguf", &types);
+    as_candle_reads_it("qwen2.5-coder-1.5b", &types);
 }
