@@ -442,6 +442,14 @@ impl Run {
                 kind: Kind::Text,
             });
         }
+        // Who counts days needs a day to count from.
+        let dated = self.plan.facts.iter().any(|wanted| wanted.kind == Kind::Date);
+        if self.scope.calculate.dates() && !dated {
+            self.plan.facts.push(Wanted {
+                fact: "end date".to_owned(),
+                kind: Kind::Date,
+            });
+        }
         let documents = self.plan.documents.iter().cloned().map(Work::Document);
         let tables = self.plan.tables.iter().cloned().map(Work::Table);
         self.queue.extend(documents.chain(tables));
