@@ -443,7 +443,11 @@ impl Run {
             });
         }
         // Who counts days needs a day to count from.
-        let dated = self.plan.facts.iter().any(|wanted| wanted.kind == Kind::Date);
+        let dated = self
+            .plan
+            .facts
+            .iter()
+            .any(|wanted| wanted.kind == Kind::Date);
         if self.scope.calculate.dates() && !dated {
             self.plan.facts.push(Wanted {
                 fact: "end date".to_owned(),
