@@ -3,7 +3,7 @@
 //! Weights are dequantized and the KV cache is f32 on both sides, so what differs is the order of
 //! sums: the architecture is right when the mean error is far below what quantization costs.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::Path};
 
 use converge_core::{
     TokenId,
@@ -17,7 +17,7 @@ use serde::Deserialize;
 /// Mean absolute error of log-probabilities, in nats, that proves the architecture.
 const MEAN: f64 = 0.0005;
 
-/// Tokens to a pass: every text is longer, so the cache's growth and masks are on trial too.
+/// Tokens to a pass: long texts take several, so the growth of the cache is on trial too.
 const PASS: usize = 500;
 
 #[derive(Deserialize)]
@@ -39,23 +39,15 @@ struct Position {
 /// One after the other: the largest takes 7 GB.
 #[test]
 fn f32_log_probabilities_are_those_of_the_reference() {
-    for model in [
-        "smollm2-135m-instruct-q4_1",
-        "qwen2.5-coder-0.5b-instruct-q4_k_m",
-        "qwen2.5-coder-1.5b-instruct-q4_k_m",
-    ] {
+    for model in ["smollm2-135m", "qwen2.5-coder-0.5b", "qwen2.5-coder-1.5b"] {
         conform(model);
     }
 }
 
 fn conform(name: &str) {
-    let gguf = Gguf::open(models().join(format!("{name}.gguf"))).unwrap_or_else(|error| {
-        panic!(
-            "{error}\nfetch the models: cargo run --release --example agent \
-             (CONVERGE_MODELS names another folder)"
-        )
-    });
-    let texts = texts(name);
+    let path = converge_tests::model(name);
+    let texts = texts(&path);
+    let gguf = Gguf::open(&path).expect("the model opens");
     let options = CandleOptions {
         mode: WeightMode::F32,
         context: 2048,
@@ -121,12 +113,10 @@ fn argmax(row: &[f32]) -> usize {
     (0..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best })
 }
 
-fn texts(name: &str) -> Vec<Text> {
-    let folder = std::env::var_os("CONVERGE_CONFORMANCE").map_or_else(
-        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("data/conformance"),
-        PathBuf::from,
-    );
-    let path = folder.join("logits").join(format!("{name}.jsonl"));
+/// The reference's values for the file of a model.
+fn texts(model: &Path) -> Vec<Text> {
+    let stem = model.file_stem().expect("a file name").to_string_lossy();
+    let path = converge_tests::conformance("logits").join(format!("{stem}.jsonl"));
     let lines = fs::read_to_string(&path).unwrap_or_else(|error| {
         panic!(
             "{}: {error}\nCONVERGE_CONFORMANCE names the folder of the data",
@@ -137,13 +127,4 @@ fn texts(name: &str) -> Vec<Text> {
         .lines()
         .map(|line| serde_json::from_str(line).expect("a text with its positions"))
         .collect()
-}
-
-fn models() -> PathBuf {
-    let home = || {
-        std::env::home_dir()
-            .unwrap_or_default()
-            .join(".cache/converge/models")
-    };
-    std::env::var_os("CONVERGE_MODELS").map_or_else(home, PathBuf::from)
 }
