@@ -112,6 +112,15 @@ fn shares_word(a: &str, b: &str) -> bool {
     !stems(a).is_disjoint(&stems(b))
 }
 
+/// The words of a question that mean something: the longer ones.
+fn long_words(question: &str) -> String {
+    let words = question.split(|c: char| !c.is_alphanumeric());
+    words
+        .filter(|word| word.chars().count() >= 5)
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
 fn unique<'a>(texts: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
     let mut seen = std::collections::BTreeSet::new();
     texts.filter(|text| seen.insert(*text)).collect()
@@ -154,6 +163,7 @@ struct Record {
 /// Text that is no such record.
 pub fn record(
     text: &str,
+    question: &str,
     facts: &[Wanted],
     path: &str,
     segments: &[Segment],
@@ -181,7 +191,8 @@ pub fn record(
         };
         let value = text(&wanted.fact).and_then(|value| FactValue::read(value, wanted.kind));
         // A number whose line shares no word with what was asked for is no answer to it.
-        if wanted.kind == Kind::Number && !shares_word(line, &wanted.fact) {
+        let asked = format!("{} {}", wanted.fact, long_words(question));
+        if wanted.kind == Kind::Number && !shares_word(line, &asked) {
             continue;
         }
         add(line, Some(wanted), value);

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::{Phase, Prompt, list_of, object, parse};
 use crate::{
     error::Result,
+    tool::facts::{FactKind, facts_in},
     tool::table::{Aggregate, AggregateOp, ColumnProfile, Condition, Profile, Sort, TableArgs},
 };
 
@@ -61,7 +62,7 @@ pub fn prompt(question: &str, table: &Profile, known: &[String]) -> Prompt {
         phase: Phase::Execute,
         about: format!("query {}", table.path),
         messages,
-        schema: schema(table),
+        schema: schema(table, question),
         max_tokens: 260,
     }
 }
@@ -99,12 +100,16 @@ fn describe(column: &ColumnProfile) -> String {
     }
 }
 
-fn schema(table: &Profile) -> Value {
+fn schema(table: &Profile, question: &str) -> Value {
     let numbers: Vec<&str> = names(table, |column| holds(column) == Holds::Numbers);
     let groups: Vec<&str> = names(table, |column| matches!(holds(column), Holds::Choice(_)));
+    // Where the question names no day, a day in the query would be made up.
+    let names_a_day = facts_in(question)
+        .iter()
+        .any(|fact| matches!(fact.kind, FactKind::Date(_)));
     let mut conditions = Vec::new();
     for column in &table.columns {
-        conditions.extend(condition(column));
+        conditions.extend(condition(column, names_a_day));
     }
     let nullable = |columns: &[&str]| {
         let mut choices = vec![json!({"type": "null"})];
@@ -146,14 +151,17 @@ fn names(table: &Profile, keep: impl Fn(&ColumnProfile) -> bool) -> Vec<&str> {
         .collect()
 }
 
-fn condition(column: &ColumnProfile) -> Vec<Value> {
+fn condition(column: &ColumnProfile, names_a_day: bool) -> Vec<Value> {
     let name = json!({"const": column.name});
     let compare = json!({"enum": ["eq", "ne", "lt", "le", "gt", "ge"]});
     let (compare, value) = match holds(column) {
         Holds::Dates => {
-            let day = "[12][0-9]{3}(-[01][0-9](-[0-3][0-9])?)?";
-            let date =
-                json!({"type": "string", "pattern": format!("^({day}|Q[1-4] [12][0-9]{{3}})$")});
+            let pattern = if names_a_day {
+                "^([12][0-9]{3}(-[01][0-9](-[0-3][0-9])?)?|Q[1-4] [12][0-9]{3})$"
+            } else {
+                "^([12][0-9]{3}(-[01][0-9])?|Q[1-4] [12][0-9]{3})$"
+            };
+            let date = json!({"type": "string", "pattern": pattern});
             let between = object([
                 ("column", name.clone()),
                 ("op", json!({"const": "between"})),

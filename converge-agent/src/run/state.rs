@@ -16,7 +16,7 @@ use crate::{
         compare, compute, extract,
         plan::{self, Kind, Listed, Plan, Wanted},
         query,
-        scope::{self, Place, Scope},
+        scope::{self, Scope},
     },
     segment::{self, Segment},
     tool::{
@@ -35,6 +35,8 @@ pub struct Settings {
     pub documents: usize,
     /// Documents read because the search found them, whatever the plan says.
     pub hits: usize,
+    /// Documents that the plan may add where nothing is compared.
+    pub planned: usize,
     /// Tables queried in all.
     pub tables: usize,
     /// Calculations in all.
@@ -54,7 +56,8 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             documents: 16,
-            hits: 4,
+            hits: 2,
+            planned: 3,
             tables: 3,
             calculations: 4,
             answers: 3,
@@ -341,7 +344,9 @@ impl Run {
             }
             Stage::Extract { path, mut pieces } => {
                 let segments = pieces.pop_front().unwrap_or_default();
-                for evidence in extract::record(text, &self.plan.facts, &path, &segments)? {
+                for evidence in
+                    extract::record(text, &self.question, &self.plan.facts, &path, &segments)?
+                {
                     self.add(evidence);
                 }
                 self.stage = if pieces.is_empty() {
@@ -424,8 +429,16 @@ impl Run {
             .iter()
             .map(|hit| &hit.path)
             .take(self.settings.hits);
-        let hits = hits.filter(|_| self.scope.place != Place::Table);
-        for path in hits.chain(&self.plan.documents) {
+        let found = hits
+            .filter(|path| known(&self.documents, path))
+            .take(self.settings.hits);
+        // Who does not compare needs few documents; what is missing is read later.
+        let planned = if self.scope.calculate.compares() {
+            self.settings.documents
+        } else {
+            self.settings.planned
+        };
+        for path in found.chain(self.plan.documents.iter().take(planned)) {
             if known(&self.documents, path) && !documents.contains(path) {
                 documents.push(path.clone());
             }
