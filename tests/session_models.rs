@@ -1,12 +1,8 @@
 //! Sessions, grammars and scores on a real model.
 
 #![cfg(test)] // so that the lints know the helpers for tests, too
-#![cfg(feature = "candle")]
 
-use std::{
-    sync::{Arc, OnceLock},
-    time::Instant,
-};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use converge_core::{
     LoadOptions, TokenId,
@@ -14,11 +10,12 @@ use converge_core::{
     chat::{ChatTemplate, Message, RenderOptions},
     constrain::{Grammar, TokenEnv},
     generate::{Cancel, Event, Generate, Request, Session, StopReason},
-    hub, load,
+    load,
     sample::Sampling,
     tokenizer::{Special, Tokenizer},
 };
 use converge_quant::Gguf;
+use converge_tests::model as file;
 use serde_json::{Value, json};
 
 struct Model {
@@ -33,20 +30,14 @@ struct Model {
 fn model() -> &'static Model {
     static MODEL: OnceLock<Model> = OnceLock::new();
     MODEL.get_or_init(|| {
-        // The error of a missing model holds the command that fetches it.
-        let path = hub::resolve("smollm2-135m")
-            .unwrap_or_else(|e| panic!("{e}"))
-            .path;
-        let gguf = Gguf::open(path).unwrap();
+        let gguf = Gguf::open(file("smollm2-135m")).unwrap();
         let options = CandleOptions {
             mode: WeightMode::F32,
-            context: 2048,
+            context: 1024,
             ..CandleOptions::default()
         };
         let tokenizer = Tokenizer::from_gguf(gguf.metadata()).unwrap();
-        let started = Instant::now();
         let env = TokenEnv::of(&tokenizer).unwrap();
-        println!("vocabulary indexed in {:?}", started.elapsed());
         Model {
             weights: CandleModel::load(&gguf, &options).unwrap(),
             chat: Arc::new(ChatTemplate::from_gguf(gguf.metadata()).unwrap()),
@@ -54,6 +45,12 @@ fn model() -> &'static Model {
             env,
         }
     })
+}
+
+/// One test at a time: together they would only wait for each other's threads.
+fn alone() -> MutexGuard<'static, ()> {
+    static LOCK: Mutex<()> = Mutex::new(());
+    LOCK.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn session() -> Session {
@@ -78,9 +75,8 @@ fn plain(text: &str) -> Vec<TokenId> {
 
 #[test]
 fn a_file_becomes_a_session_in_one_call() {
-    let path = hub::resolve("smollm2-135m")
-        .unwrap_or_else(|e| panic!("{e}"))
-        .path;
+    let _alone = alone();
+    let path = file("smollm2-135m");
     let options = LoadOptions {
         context: 64,
         ..LoadOptions::default()
@@ -118,6 +114,7 @@ fn a_file_becomes_a_session_in_one_call() {
 
 #[test]
 fn it_answers_and_streams_what_it_answers() {
+    let _alone = alone();
     let mut s = session();
     let request = Request {
         max_tokens: 40,
@@ -139,6 +136,7 @@ fn it_answers_and_streams_what_it_answers() {
 
 #[test]
 fn a_reused_cache_gives_what_a_cold_one_gives() {
+    let _alone = alone();
     let (a, b) = (
         ask("Count from one to five."),
         ask("Count from one to seven."),
@@ -201,11 +199,12 @@ fn contract_schema() -> Value {
 
 #[test]
 fn json_is_held_and_forced_tokens_change_nothing() {
+    let _alone = alone();
     let prompt = ask(
         "Extract as JSON: The contract with Harbour Mills is active and costs 250 EUR a month.",
     );
     let grammar = session().compile(&contract_schema()).unwrap();
-    for seed in 0..4 {
+    for seed in 0..3 {
         let sampling = match seed {
             0 => Sampling::default(),
             _ => Sampling {
@@ -241,6 +240,7 @@ fn json_is_held_and_forced_tokens_change_nothing() {
 
 #[test]
 fn wholly_forced_text_is_tokenized_canonically() {
+    let _alone = alone();
     let m = model();
     let text = r#"{"customer_name":"Harbour Mills Ltd.","note":"The fee is 1,200 € per month."}"#;
     let schema = json!({"const": serde_json::from_str::<Value>(text).unwrap()});
@@ -261,6 +261,7 @@ const CONTRACT: &str = "Contract 17/B with Harbour Mills. \"The monthly fee\" is
 
 #[test]
 fn a_quote_is_a_substring_of_its_source() {
+    let _alone = alone();
     let source: String = (0..40).map(|i| format!("§{i} {CONTRACT}")).collect();
     let schema = json!({
         "type": "object",
@@ -271,17 +272,11 @@ fn a_quote_is_a_substring_of_its_source() {
         "required": ["quote", "found"],
     });
     let m = model();
-    let started = Instant::now();
     let grammar = Grammar::json_schema(&m.env, &schema).unwrap();
-    println!(
-        "a source of {} bytes compiled in {:?}",
-        source.len(),
-        started.elapsed()
-    );
     let prompt = ask(&format!(
         "{CONTRACT}\nQuote the sentence that says when the contract ends."
     ));
-    for seed in 0..4 {
+    for seed in 0..3 {
         let sampling = match seed {
             0 => Sampling::default(),
             _ => Sampling {
@@ -296,9 +291,7 @@ fn a_quote_is_a_substring_of_its_source() {
             sampling,
             ..Request::new(prompt.clone())
         };
-        let started = Instant::now();
         let g = session().generate(&request, &mut |_| ()).unwrap();
-        println!("{:?} {:?}: {}", started.elapsed(), g.usage, g.text);
         assert_eq!(g.stop, StopReason::GrammarDone);
         let value: Value = serde_json::from_str(&g.text).unwrap();
         let quote = value["quote"].as_str().unwrap();
@@ -309,6 +302,7 @@ fn a_quote_is_a_substring_of_its_source() {
 
 #[test]
 fn scores_prefer_what_is_true() {
+    let _alone = alone();
     let mut s = session();
     let prompt = plain("The capital of France is");
     let continuations: Vec<Vec<TokenId>> = [" Paris.", " Berlin.", " a banana."]
@@ -332,8 +326,9 @@ fn scores_prefer_what_is_true() {
 
 #[test]
 fn a_cancel_ends_a_long_prompt_and_the_session_goes_on() {
+    let _alone = alone();
     let mut s = session();
-    let prompt: Vec<TokenId> = plain(&CONTRACT.repeat(20));
+    let prompt: Vec<TokenId> = plain(&CONTRACT.repeat(10));
     let request = Request {
         max_tokens: 5,
         ..Request::new(prompt)
