@@ -238,10 +238,10 @@ fn csv_records(path: &str, text: &str) -> Result<(char, Vec<Row>), TableError> {
                 line,
             });
         }
-        records.push(Row {
-            line,
-            cells: record.iter().map(str::to_owned).collect(),
-        });
+        // More cells than any header may have are as good as one too many.
+        let cells = record.iter().take(MAX_COLUMNS + 1);
+        let cells = cells.map(str::to_owned).collect();
+        records.push(Row { line, cells });
     }
     Ok((char::from(delimiter), records))
 }
@@ -350,6 +350,7 @@ fn pipe_cells(line: &str) -> Vec<String> {
     let mut chars = inner.chars().peekable();
     while let Some(c) = chars.next() {
         match c {
+            '|' if cells.len() > MAX_COLUMNS => break,
             '|' => cells.push(String::new()),
             '\\' if chars.peek() == Some(&'|') => {}
             c => cells.last_mut().into_iter().for_each(|cell| cell.push(c)),

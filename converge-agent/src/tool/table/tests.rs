@@ -362,6 +362,37 @@ fn the_tool_cites_lines_of_the_file() {
     ));
 }
 
+#[test]
+fn large_odd_files_take_no_long_time() {
+    const SIZE: usize = 1 << 18;
+    for piece in [
+        "a,b\n",
+        ",",
+        "\"",
+        "\"\"\n",
+        "|",
+        "|a|b|\n|-|-|\n",
+        "\n",
+        "1.1.1,",
+        "x;y,z\t|\n",
+        "3/4/2025,1\n",
+        "a b c d e f g h",
+    ] {
+        let text = piece.repeat(SIZE / piece.len());
+        for path in ["t.csv", "t.md"] {
+            let start = std::time::Instant::now();
+            if let Ok(table) = parse_as(path, &text) {
+                let _ = table.profile();
+            }
+            assert!(
+                start.elapsed().as_secs() < 60,
+                "{piece:?} in {path}: {:?}",
+                start.elapsed()
+            );
+        }
+    }
+}
+
 fn cell() -> impl Strategy<Value = String> {
     prop_oneof!["[a-z ]{0,6}", "[a-z]{1,3}[,;\"\n][a-z]{1,3}", "[0-9]{1,4}"]
 }
