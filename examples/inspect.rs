@@ -181,11 +181,14 @@ fn print_text(gguf: &Gguf, facts: &Facts, args: &Args) -> anyhow::Result<()> {
         gguf.tensors().len(),
         gguf.metadata().len()
     )?;
-    let runs = match &facts.unsupported {
-        None => "runs here",
-        Some(reason) => reason,
-    };
-    writeln!(out, "architecture  {} ({runs})", facts.architecture)?;
+    match &facts.unsupported {
+        None => writeln!(out, "architecture  {}", facts.architecture)?,
+        Some(why) => writeln!(
+            out,
+            "architecture  {}; cannot be run: {why}",
+            facts.architecture
+        )?,
+    }
     writeln!(
         out,
         "weights       {:.1} million, {}, {:.2} bits each",

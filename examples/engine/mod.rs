@@ -27,7 +27,12 @@ pub struct ModelArg {
     #[arg(value_name = "MODEL")]
     first: Option<String>,
     /// The same as an option
-    #[arg(short, long = "model", value_name = "MODEL", conflicts_with = "first")]
+    #[arg(
+        short = 'm',
+        long = "model",
+        value_name = "MODEL",
+        conflicts_with = "first"
+    )]
     option: Option<String>,
 }
 
@@ -78,7 +83,7 @@ pub fn open(name_or_path: &str) -> anyhow::Result<Gguf> {
         let advice = match &error {
             _ if path.is_dir() => "it is a folder; give the path of a .gguf file in it",
             QuantError::Malformed { .. } => {
-                "it is not a GGUF file, or not a whole one: get it again, or give another"
+                "so it is not a GGUF model, or not a whole one: get it again, or give another"
             }
             _ => return error.into(),
         };
