@@ -1,5 +1,7 @@
 //! The programs as a user runs them, on a real model.
 
+#![cfg(test)] // so that the lints know the helpers for tests, too
+
 use std::{
     env, fs,
     io::{BufRead as _, BufReader, Read as _},
