@@ -1,7 +1,6 @@
 //! The programs as a user runs them, on a real model.
 
 #![cfg(test)] // so that the lints know the helpers for tests, too
-#![cfg(test)] // so that the lints know the helpers for tests, too
 
 use std::{
     env, fs,
