@@ -271,8 +271,10 @@ fn summary(report: &Report, price: f64) {
     for citation in &report.outcome.citations {
         println!("  {}: {}", citation.source, citation.quote);
     }
-    if report.outcome.stop != StopReason::Done {
-        println!("stopped: {:?}", report.outcome.stop);
+    match &report.outcome.stop {
+        StopReason::Done => {}
+        StopReason::Overflow => println!("stopped: a step did not fit the context; raise --ctx"),
+        other => println!("stopped: {other:?}"),
     }
     println!("\n{}", report.ledger);
     println!(
