@@ -6,10 +6,7 @@ use llguidance::{ParserFactory, api::ParserLimits, earley::SlicedBiasComputer};
 use toktrie::{InferenceCapabilities, TokEnv, TokRxInfo, TokTrie, TokenizerEnv};
 
 use super::ConstrainError;
-use crate::{
-    CoreError, Result, TokenId,
-    tokenizer::{Special, Tokenizer},
-};
+use crate::{CoreError, Result, TokenId, tokenizer::Tokenizer};
 
 /// Longest token, in bytes: the trie stores 10 bits of depth.
 const MAX_TOKEN_BYTES: usize = 1000;
@@ -111,7 +108,7 @@ impl TokenEnv {
         let encoder = tokenizer.clone();
         Self::new(tokens, tokenizer.ends(), move |text| {
             // Only gigabytes of text fail, and no grammar forces that much.
-            encoder.encode(text, Special::Text).unwrap_or_default()
+            encoder.encode_continuation(text).unwrap_or_default()
         })
     }
 

@@ -53,7 +53,9 @@ impl<'a> Run<'a> {
         Ok(Self {
             sampler,
             constraint: request.grammar.as_ref().map(|g| g.start()),
-            stream: session.tokenizer().stream(),
+            stream: session
+                .tokenizer()
+                .stream_after(request.prompt.last().copied()),
             stops: StopMatcher::new(&request.stop),
             history: request.prompt.clone(),
             text: String::new(),

@@ -8,13 +8,14 @@ use crate::TokenId;
 pub enum TokenizerError {
     /// `tokenizer.ggml.model` names a kind of tokenizer that is not implemented.
     #[error(
-        "the tokenizer `{found}` (tokenizer.ggml.model) is not supported; supported is `{supported}`"
+        "the tokenizer `{found}` (tokenizer.ggml.model) is not supported; supported are {}",
+        supported.join(", ")
     )]
     UnsupportedModel {
         /// What the file says.
         found: String,
         /// What is implemented.
-        supported: &'static str,
+        supported: &'static [&'static str],
     },
     /// `tokenizer.ggml.pre` names a way of splitting text that is not implemented.
     #[error(
@@ -87,6 +88,20 @@ pub enum TokenizerError {
         /// The byte.
         byte: u8,
     },
+    /// A score that is no number, so that tokens cannot be ranked by it.
+    #[error("token {id} has the score {found} (tokenizer.ggml.scores); expected a finite number")]
+    Score {
+        /// The token.
+        id: TokenId,
+        /// Its score.
+        found: f32,
+    },
+    /// The token for what is in no other one is missing.
+    #[error("{key} names no token, and without one text cannot be encoded")]
+    MissingUnknown {
+        /// The key that should name it.
+        key: &'static str,
+    },
     /// A merge that is not two texts with one space between them.
     #[error("merge {index} is `{merge}`; expected two tokens separated by a space")]
     MalformedMerge {
@@ -130,7 +145,7 @@ pub enum TokenizerError {
     #[error("the pre-tokenizer `{pre}` does not compile: {source}")]
     Splitter {
         /// Its name.
-        pre: &'static str,
+        pre: String,
         /// What the regex engine says.
         source: Box<dyn std::error::Error + Send + Sync>,
     },

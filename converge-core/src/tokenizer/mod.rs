@@ -1,28 +1,42 @@
 //! Text to tokens and back, from what a GGUF file says of its vocabulary.
 //!
-//! `tokenizer.ggml.model = gpt2`: byte-level BPE as GPT-2 introduced it, with the splitting of text
-//! into words that `tokenizer.ggml.pre` names ([`SUPPORTED_PRE`]). The ids are those of llama.cpp
-//! and of Hugging Face tokenizers. Encoding takes n log n steps for n bytes, whatever the text.
+//! | `tokenizer.ggml.model` | what it is |
+//! |---|---|
+//! | `gpt2` | byte-level BPE as GPT-2 introduced it, with the splitting of text into words that `tokenizer.ggml.pre` names ([`SUPPORTED_PRE`]) |
+//! | `gemma4` | BPE over characters, with single bytes for those that are no token |
+//! | `llama` | SentencePiece: characters joined by score, with single bytes for those that are no token (Llama 2, Mistral, Phi-3, Gemma to 3) |
+//! | `bert` | WordPiece, for embeddings |
+//!
+//! The ids are those of llama.cpp; but data never becomes a control token here, nor markup.
+//! Encoding takes n log n steps for n bytes, whatever the text.
 
 mod alphabet;
 mod bpe;
 mod error;
+mod fallback;
 mod load;
+mod merge;
+mod model;
+mod pre;
+mod roles;
 mod special;
 mod split;
+mod spm;
 mod stream;
 mod vocab;
+mod wordpiece;
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
 pub use error::TokenizerError;
-pub use split::SUPPORTED_PRE;
+pub use pre::SUPPORTED_PRE;
 pub use stream::StreamDecoder;
 
 use crate::{Result, TokenId};
-use bpe::{Bpe, Scratch};
+use merge::Scratch;
+use model::Model;
+use roles::Roles;
 use special::Matcher;
-use split::Splitter;
 use vocab::{Kind, Vocab};
 
 /// What becomes of text that reads like a special token.
@@ -42,23 +56,14 @@ pub struct Tokenizer(Arc<Inner>);
 
 struct Inner {
     vocab: Vocab,
-    bpe: Bpe,
-    splitter: Splitter,
+    model: Model,
     /// Every control, unknown and user-defined token.
     specials: Matcher,
     /// The user-defined tokens that are taken whole even in data.
     plain: Matcher,
+    /// Special tokens after which white space is dropped, ascending.
+    trims: Vec<TokenId>,
     roles: Roles,
-}
-
-/// Tokens with a part to play.
-#[derive(Clone, Debug, Default)]
-struct Roles {
-    bos: Option<TokenId>,
-    eos: Option<TokenId>,
-    adds_bos: bool,
-    /// Tokens that end a generation, ascending.
-    ends: Vec<TokenId>,
 }
 
 impl Tokenizer {
@@ -75,7 +80,17 @@ impl Tokenizer {
             Special::Parse => &self.0.specials,
             Special::Text => &self.0.plain,
         };
-        self.encode_with(matcher, text, None)
+        self.encode_with(matcher, text, None, true)
+    }
+
+    /// Encodes data that goes on after other text: no space is put in front of it, as some
+    /// vocabularies have it at the beginning of a text. Else [`encode`](Self::encode) with
+    /// [`Special::Text`].
+    ///
+    /// # Errors
+    /// [`TokenizerError::TextTooLong`] for more than 4 GiB.
+    pub fn encode_continuation(&self, text: &str) -> Result<Vec<TokenId>> {
+        self.encode_with(&self.0.plain, text, None, false)
     }
 
     /// Encodes text in which special tokens are parsed except where `guard` keeps them apart.
@@ -89,7 +104,7 @@ impl Tokenizer {
     /// # Errors
     /// [`TokenizerError::TextTooLong`] for more than 4 GiB.
     pub fn encode_guarded(&self, text: &str, guard: Option<char>) -> Result<Vec<TokenId>> {
-        self.encode_with(&self.0.specials, text, guard)
+        self.encode_with(&self.0.specials, text, guard, true)
     }
 
     fn encode_with(
@@ -97,13 +112,16 @@ impl Tokenizer {
         matcher: &Matcher,
         text: &str,
         guard: Option<char>,
+        begins: bool,
     ) -> Result<Vec<TokenId>> {
-        if u32::try_from(text.len()).is_err() {
+        // One more for a space in front.
+        if u32::try_from(text.len() + 1).is_err() {
             return Err(TokenizerError::TextTooLong { bytes: text.len() }.into());
         }
         let mut tokens = Vec::with_capacity(text.len() / 4 + 1);
         let mut scratch = Scratch::default();
         let mut rest = text;
+        let mut begins = begins;
         loop {
             let (plain, special, after) = match matcher.find(rest) {
                 Some(hit) => (
@@ -114,12 +132,18 @@ impl Tokenizer {
                 None => (rest, None, ""),
             };
             let words = self.words(plain, guard);
-            self.0.splitter.split(&words, &mut |word| {
-                self.0.bpe.encode(word, &mut scratch, &mut tokens);
-            });
+            if !words.is_empty() {
+                let model = &self.0.model;
+                model.encode(&words, begins, &mut scratch, &mut tokens);
+            }
             let Some(special) = special else { break };
             tokens.push(special);
+            begins = true;
             rest = after;
+            if self.0.trims.binary_search(&special).is_ok() {
+                rest =
+                    rest.trim_start_matches(|c| matches!(c, ' ' | '\t'..='\r') || Some(c) == guard);
+            }
         }
         Ok(tokens)
     }
@@ -132,9 +156,8 @@ impl Tokenizer {
         {
             words = Cow::Owned(text.replace(guard, ""));
         }
-        if self.0.bpe.unencodable(&words).is_some() {
-            let bpe = &self.0.bpe;
-            let replaced = words.chars().map(|c| match bpe.can_encode(c) {
+        if self.0.model.has_no_unknown() && self.unencodable(&words).is_some() {
+            let replaced = words.chars().map(|c| match self.0.model.can_encode(c) {
                 true => c,
                 false => char::REPLACEMENT_CHARACTER,
             });
@@ -145,18 +168,27 @@ impl Tokenizer {
 
     /// The first character of the text for which the vocabulary has no tokens, and its byte offset.
     pub fn unencodable(&self, text: &str) -> Option<(usize, char)> {
-        self.0.bpe.unencodable(text)
+        text.char_indices()
+            .find(|&(_, c)| !self.0.model.can_encode(c))
+    }
+
+    /// Whether decoding gives back every text without an [`unencodable`](Self::unencodable)
+    /// character. BERT's vocabularies forget case, accents and spaces. (`▁` U+2581 comes back as a
+    /// space from the vocabularies that write spaces so.)
+    pub fn is_lossless(&self) -> bool {
+        self.0.model.is_lossless()
     }
 
     /// The text of tokens. Bytes that are no UTF-8 become U+FFFD, ids outside the vocabulary
     /// nothing. Control tokens come out as they are written (`<|im_end|>`), or not at all with
-    /// `skip_special`; user-defined tokens are text.
+    /// `skip_special`; user-defined tokens are text. Where encoding puts a space before a text and
+    /// after special tokens, that space is taken away.
     pub fn decode(&self, tokens: &[TokenId], skip_special: bool) -> String {
         let mut bytes = Vec::with_capacity(tokens.len() * 4);
+        let mut begins = true;
         for &id in tokens {
-            if !self.is_control(id) {
-                bytes.extend_from_slice(self.token_bytes(id));
-            } else if !skip_special {
+            bytes.extend_from_slice(self.next_bytes(id, &mut begins));
+            if !skip_special && self.is_control(id) {
                 bytes.extend_from_slice(self.token_text(id).as_bytes());
             }
         }
@@ -166,9 +198,37 @@ impl Tokenizer {
         }
     }
 
+    /// The bytes of the next token of a text; `begins` says whether the text begins here, and is
+    /// changed to whether it does after the token.
+    fn next_bytes(&self, id: TokenId, begins: &mut bool) -> &[u8] {
+        let bytes = self.token_bytes(id);
+        let begun = *begins && self.0.model.prefixes_space();
+        match self.0.vocab.kind(id) {
+            Some(Kind::Control | Kind::Unknown | Kind::UserDefined) => {
+                *begins = true;
+                bytes
+            }
+            _ if bytes.is_empty() => bytes,
+            _ => {
+                *begins = false;
+                bytes.strip_prefix(b" ").filter(|_| begun).unwrap_or(bytes)
+            }
+        }
+    }
+
     /// A decoder for tokens that come one by one.
     pub fn stream(&self) -> StreamDecoder {
-        StreamDecoder::new(self.clone())
+        StreamDecoder::new(self.clone(), true)
+    }
+
+    /// A decoder for tokens that come one by one after others, the last of which is given: where
+    /// that is text, a space at the beginning of the new tokens stays.
+    pub fn stream_after(&self, last: Option<TokenId>) -> StreamDecoder {
+        let mut begins = true;
+        if let Some(last) = last {
+            self.next_bytes(last, &mut begins);
+        }
+        StreamDecoder::new(self.clone(), begins)
     }
 
     /// The bytes that a token stands for: often no whole UTF-8 characters. Empty for tokens that

@@ -1,103 +1,39 @@
-//! Splitting text into the words that BPE works on: what `tokenizer.ggml.pre` names.
+//! Splitting text into the words that BPE works on.
 //!
 //! The published expressions end in `\s+(?!\S)|\s+`: a run of white space leaves its last character
 //! to the word that follows. Lookahead would cost backtracking, so the expressions here take the
-//! whole run and the code gives the last character back; what is left is a true regular expression
-//! and runs in linear time.
+//! whole run and the code gives the last character back; what is left are true regular expressions
+//! and run in linear time.
 
 use tokenizers::utils::SysRegex;
 
 use super::TokenizerError;
 
-/// The values of `tokenizer.ggml.pre` that are supported. A file without the key has `default`.
-pub const SUPPORTED_PRE: &[&str] = &[
-    "qwen2",
-    "deepseek-r1-qwen",
-    "smollm",
-    "starcoder",
-    "llama-bpe",
-    "llama3",
-    "llama-v3",
-    "gpt-2",
-    "default",
-];
-
-/// What a name of [`SUPPORTED_PRE`] means beside the splitting.
+/// A way of cutting pieces of text into smaller ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Pre {
-    name: &'static str,
-    stages: &'static [Rule],
-    /// A word that is a token becomes that token, whatever the merges say.
-    pub(super) ignores_merges: bool,
-    /// Whether a text begins with BOS where the file does not say.
-    pub(super) adds_bos: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Rule {
-    /// Matches cover the text; a run of white space that another word follows loses its last
-    /// character to that word. With `keep_line_ends` not if that is a line end: then an
-    /// alternative of the line ends' own has matched.
-    Cover {
-        regex: &'static str,
-        keep_line_ends: bool,
-    },
+pub(super) enum Rule {
+    /// Matches are words, each beginning where the last one ended; characters at which there is
+    /// none make up words between them.
+    Cover { regex: &'static str, spaces: Spaces },
     /// Matches become words of their own, and so does what lies between them.
     Isolate(&'static str),
+    /// Runs of digits are cut into groups of three from the right; the first group stays with what
+    /// is before it.
+    GroupDigits,
+    /// Runs of ASCII digits are cut so that groups of three are left on the right.
+    Thousands,
 }
 
-/// The rule of GPT-2's own (its source, `encoder.py`), without the lookahead.
-const GPT2: Rule = Rule::Cover {
-    regex: r"\A(?:'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+)",
-    keep_line_ends: false,
-};
-
-/// Llama 3's, without the lookahead: the contractions in either case, digits by threes.
-const LLAMA3: Rule = Rule::Cover {
-    regex: r"\A(?:(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+)",
-    keep_line_ends: true,
-};
-
-/// Qwen2's: Llama 3's with single digits.
-const QWEN2: Rule = Rule::Cover {
-    regex: r"\A(?:(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+)",
-    keep_line_ends: true,
-};
-
-impl Pre {
-    /// # Errors
-    /// [`TokenizerError::UnsupportedPre`].
-    pub(super) fn named(found: &str) -> Result<Self, TokenizerError> {
-        let plain = |name, stages| Self {
-            name,
-            stages,
-            ignores_merges: false,
-            adds_bos: false,
-        };
-        Ok(match found {
-            "qwen2" | "deepseek-r1-qwen" => plain("qwen2", &[QWEN2]),
-            "smollm" | "starcoder" => plain("smollm", &[Rule::Isolate(r"\p{N}"), GPT2]),
-            "llama-bpe" | "llama3" | "llama-v3" => Self {
-                ignores_merges: true,
-                adds_bos: true,
-                ..plain("llama-bpe", &[LLAMA3])
-            },
-            "gpt-2" => plain("gpt-2", &[GPT2]),
-            "default" => plain(
-                "default",
-                &[
-                    Rule::Isolate(r"[\p{P}\$\+<=>\^~\|]+"),
-                    GPT2,
-                    Rule::Isolate(r"\p{N}+"),
-                    Rule::Isolate(r"[0-9][0-9][0-9]"),
-                ],
-            ),
-            _ => {
-                let (found, supported) = (found.to_owned(), SUPPORTED_PRE);
-                return Err(TokenizerError::UnsupportedPre { found, supported });
-            }
-        })
-    }
+/// How a run of white space ends that was matched by the last alternative, `\s+`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Spaces {
+    /// Its last character goes to the word that follows.
+    LeaveLast,
+    /// As `LeaveLast`, but matches that end in a line end stay: an alternative of the line ends'
+    /// own has matched.
+    KeepLineEnds,
+    /// As `KeepLineEnds`; what is not left is cut into pieces of 512, 256, … 4, 2, 1 characters.
+    PowersOfTwo,
 }
 
 /// The compiled rules of a pre-tokenizer.
@@ -106,34 +42,34 @@ pub(super) struct Splitter(Vec<Stage>);
 
 #[derive(Debug)]
 enum Stage {
-    Cover {
-        regex: SysRegex,
-        keep_line_ends: bool,
-    },
+    Cover { regex: SysRegex, spaces: Spaces },
     Isolate(SysRegex),
+    GroupDigits(SysRegex),
+    Thousands,
 }
 
 impl Splitter {
     /// # Errors
     /// [`TokenizerError::Splitter`].
-    pub(super) fn new(pre: &Pre) -> Result<Self, TokenizerError> {
-        let compile = |regex| {
+    pub(super) fn new(pre: &str, rules: &[Rule]) -> Result<Self, TokenizerError> {
+        let compile = |regex: &str| {
             SysRegex::new(regex).map_err(|source| TokenizerError::Splitter {
-                pre: pre.name,
+                pre: pre.to_owned(),
                 source,
             })
         };
-        pre.stages
+        rules
             .iter()
-            .map(|&rule| match rule {
-                Rule::Cover {
-                    regex,
-                    keep_line_ends,
-                } => compile(regex).map(|regex| Stage::Cover {
-                    regex,
-                    keep_line_ends,
-                }),
-                Rule::Isolate(regex) => compile(regex).map(Stage::Isolate),
+            .map(|&rule| {
+                Ok(match rule {
+                    Rule::Cover { regex, spaces } => Stage::Cover {
+                        regex: compile(&format!(r"\A(?:{regex})"))?,
+                        spaces,
+                    },
+                    Rule::Isolate(regex) => Stage::Isolate(compile(regex)?),
+                    Rule::GroupDigits => Stage::GroupDigits(compile(r"\p{N}+")?),
+                    Rule::Thousands => Stage::Thousands,
+                })
             })
             .collect::<Result<_, _>>()
             .map(Self)
@@ -152,33 +88,86 @@ fn split<'t>(stages: &[Stage], text: &'t str, word: &mut dyn FnMut(&'t str)) {
     let Some((stage, later)) = stages.split_first() else {
         return word(text);
     };
+    let piece = &mut |piece| split(later, piece, word);
     match stage {
-        Stage::Cover {
-            regex,
-            keep_line_ends,
-        } => {
-            let mut rest = text;
-            while !rest.is_empty() {
-                let end = match regex.find_iter(rest).next() {
-                    Some((_, end)) if end > 0 => give_back(rest, end, *keep_line_ends),
-                    // Cannot be: some alternative takes any character.
-                    _ => rest.chars().next().map_or(rest.len(), char::len_utf8),
-                };
-                let (head, tail) = rest.split_at_checked(end).unwrap_or((rest, ""));
-                split(later, head, word);
-                rest = tail;
-            }
-        }
+        Stage::Cover { regex, spaces } => cover(regex, *spaces, text, piece),
         Stage::Isolate(regex) => {
             let mut at = 0;
             for (start, end) in regex.find_iter(text) {
-                split(later, text.get(at..start).unwrap_or_default(), word);
-                split(later, text.get(start..end).unwrap_or_default(), word);
+                piece(text.get(at..start).unwrap_or_default());
+                piece(text.get(start..end).unwrap_or_default());
                 at = end;
             }
-            split(later, text.get(at..).unwrap_or_default(), word);
+            piece(text.get(at..).unwrap_or_default());
+        }
+        Stage::GroupDigits(runs) => {
+            let mut at = 0;
+            for (start, end) in runs.find_iter(text) {
+                let run = text.get(start..end).unwrap_or_default();
+                let digits = run.chars().count();
+                // The first group has one to three digits.
+                for (nth, (offset, _)) in run.char_indices().enumerate().skip(1) {
+                    if (digits - nth).is_multiple_of(3) {
+                        piece(text.get(at..start + offset).unwrap_or_default());
+                        at = start + offset;
+                    }
+                }
+                piece(text.get(at..end).unwrap_or_default());
+                at = end;
+            }
+            piece(text.get(at..).unwrap_or_default());
+        }
+        Stage::Thousands => {
+            let bytes = text.as_bytes();
+            let (mut at, mut run) = (0, 0);
+            while run < bytes.len() {
+                let digits = bytes
+                    .get(run..)
+                    .unwrap_or_default()
+                    .iter()
+                    .take_while(|byte| byte.is_ascii_digit())
+                    .count();
+                for cut in (run..run + digits).filter(|cut| (run + digits - cut).is_multiple_of(3))
+                {
+                    piece(text.get(at..cut).unwrap_or_default());
+                    at = cut;
+                }
+                // The byte after a run is no digit.
+                run += digits + 1;
+            }
+            piece(text.get(at..).unwrap_or_default());
         }
     }
+}
+
+fn cover<'t>(regex: &SysRegex, spaces: Spaces, text: &'t str, piece: &mut dyn FnMut(&'t str)) {
+    // What no alternative takes, up to where the next match begins.
+    let (mut gap, mut at) = (0, 0);
+    while let Some(rest) = text.get(at..).filter(|rest| !rest.is_empty()) {
+        let Some((_, end)) = regex.find_iter(rest).next().filter(|&(_, end)| end > 0) else {
+            at += rest.chars().next().map_or(1, char::len_utf8);
+            continue;
+        };
+        let end = give_back(rest, end, spaces != Spaces::LeaveLast);
+        let mut found = rest.get(..end).unwrap_or_default();
+        piece(text.get(gap..at).unwrap_or_default());
+        at += end;
+        gap = at;
+        if spaces == Spaces::PowersOfTwo
+            && found.ends_with(|c: char| c.is_whitespace() && !matches!(c, '\r' | '\n'))
+        {
+            let mut left = found.chars().count();
+            while left > 1 {
+                let chars = (1 << left.ilog2()).min(512);
+                let cut = found.char_indices().nth(chars);
+                let (head, tail) = found.split_at(cut.map_or(found.len(), |(at, _)| at));
+                piece(head);
+                (found, left) = (tail, left - chars);
+            }
+        }
+        piece(found);
+    }
+    piece(text.get(gap..).unwrap_or_default());
 }
 
 /// Where a match of `rest[..end]` ends once `\s+(?!\S)` has had its say. A match ends in white

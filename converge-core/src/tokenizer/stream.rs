@@ -10,20 +10,23 @@ pub struct StreamDecoder {
     tokenizer: Tokenizer,
     /// The beginning of a character whose end is still to come: at most three bytes.
     pending: Vec<u8>,
+    /// Whether the next token begins a text.
+    begins: bool,
 }
 
 impl StreamDecoder {
-    pub(super) fn new(tokenizer: Tokenizer) -> Self {
+    pub(super) fn new(tokenizer: Tokenizer, begins: bool) -> Self {
         Self {
             tokenizer,
             pending: Vec::new(),
+            begins,
         }
     }
 
     /// The text that is complete with this token: empty while a character lacks its end.
     pub fn push(&mut self, token: TokenId) -> String {
-        self.pending
-            .extend_from_slice(self.tokenizer.token_bytes(token));
+        let bytes = self.tokenizer.next_bytes(token, &mut self.begins);
+        self.pending.extend_from_slice(bytes);
         let mut text = String::new();
         let mut incomplete = 0;
         for chunk in self.pending.utf8_chunks() {

@@ -274,10 +274,10 @@ fn what_the_vocabulary_cannot_say_becomes_the_replacement_character() {
 
 #[test]
 fn unsupported_tokenizers_are_named() {
-    let error = spoilt(|parts| parts.model = "llama");
-    assert!(error.to_string().contains("`llama`") && error.to_string().contains("`gpt2`"));
-    let error = spoilt(|parts| parts.pre = Some("viking"));
-    assert!(error.to_string().contains("`viking`") && error.to_string().contains("qwen2"));
+    let error = spoilt(|parts| parts.model = "rwkv");
+    assert!(error.to_string().contains("`rwkv`") && error.to_string().contains("gpt2, gemma4"));
+    let error = spoilt(|parts| parts.pre = Some("valkyrie"));
+    assert!(error.to_string().contains("`valkyrie`") && error.to_string().contains("qwen2"));
     for &pre in SUPPORTED_PRE {
         let mut parts = Parts::new();
         parts.pre = Some(pre);
