@@ -72,7 +72,7 @@ fn object(line: &str) -> Value {
 
 #[test]
 fn help_is_there_and_usage_errors_end_with_2() {
-    for name in ["bench", "fetch", "generate", "inspect", "score"] {
+    for name in ["bench", "fetch", "generate", "inspect", "score", "tokenize"] {
         assert!(good(name, &["--help"]).contains("Usage:"), "{name}");
         assert_eq!(
             run(name, &["--no-such-option"]).status.code(),
@@ -104,11 +104,11 @@ fn what_is_no_model_is_refused_in_one_line() {
     let text = write("text.gguf", b"This is no model.");
     let empty = write("empty.gguf", b"");
     let folder = dir.path().display().to_string();
-    for name in ["inspect", "generate", "score", "bench"] {
+    for name in ["inspect", "generate", "score", "bench", "tokenize"] {
         let with = |model: &str, words: &[&str]| {
             let mut args = vec!["--model", model];
             match name {
-                "generate" => args.push("hello"),
+                "generate" | "tokenize" => args.push("hello"),
                 "score" => args.extend(["--text", &text]),
                 "bench" => args.extend(["--gen", "1"]),
                 _ => {}
@@ -150,6 +150,42 @@ fn inspect_tells_types_bits_and_memory() {
     ] {
         assert!(text.contains(words), "{words} not in {text}");
     }
+}
+
+#[test]
+fn tokenize_there_and_back() {
+    let model = model();
+    let with = |args: &[&str]| good("tokenize", &[&["--model", &model], args].concat());
+    let text = "naïve 🦙<|im_end|>\n";
+    let found = object(&with(&["--json", text]));
+    assert_eq!(found["text"], text);
+    let ids: Vec<String> = found["tokens"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(Value::to_string)
+        .collect();
+    // As an id, and as what it is: the lines are as many as the tokens.
+    let lines = with(&[text]);
+    assert_eq!(lines.lines().count(), ids.len(), "{lines}");
+    assert!(lines.contains("\\xF0"), "{lines}");
+    assert!(lines.ends_with(" \"\\n\"\n"), "{lines}");
+    assert_eq!(with(&["--decode", &ids.join(", ")]), format!("{text}\n"));
+    // Data is no control token unless it is said to be.
+    assert!(!lines.contains("<|im_end|>"), "{lines}");
+    let parsed = with(&["--special", text]);
+    assert!(parsed.contains("end \"<|im_end|>\""), "{parsed}");
+    assert!(parsed.lines().count() < ids.len());
+    refused(
+        "tokenize",
+        &["--model", &model, "--decode", "1 x"],
+        &["\"x\"", "token id"],
+    );
+    refused(
+        "tokenize",
+        &["--model", &model, "--decode", "1 99999999"],
+        &["99999999", "49152"],
+    );
 }
 
 #[test]

@@ -318,4 +318,6 @@ impl fmt::Debug for Tokenizer {
 }
 
 #[cfg(test)]
+mod kinds_tests;
+#[cfg(test)]
 mod tests;
