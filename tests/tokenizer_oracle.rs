@@ -1,12 +1,12 @@
 //! Tokenizers against the `tokenizers` crate, set up as the models' own `tokenizer.json` has it:
 //! the published expressions with their lookahead, over text that is hard to split.
 
-use std::path::Path;
+use std::{path::Path, time::Instant};
 
 use converge_core::tokenizer::{Special, Tokenizer};
 use converge_quant::{
     Gguf, Metadata,
-    gguf::{Strings, Value},
+    gguf::{Array, Strings, Value},
 };
 use proptest::{prelude::*, test_runner::TestRunner};
 use tokenizers::{
@@ -87,13 +87,23 @@ fn tricky() -> impl Strategy<Value = String> {
     prop::collection::vec(piece, 0..40).prop_map(|pieces| pieces.concat())
 }
 
-fn compare(vocab: &str, pre: &str, ignore_merges: bool, mut stages: Vec<PreTokenizerWrapper>) {
+fn compare(vocab: &str, pre: &str, ignore_merges: bool, stages: Vec<PreTokenizerWrapper>) {
+    compare_cases(2000, vocab, pre, ignore_merges, stages);
+}
+
+fn compare_cases(
+    cases: u32,
+    vocab: &str,
+    pre: &str,
+    ignore_merges: bool,
+    mut stages: Vec<PreTokenizerWrapper>,
+) {
     let metadata = metadata(vocab, pre);
     let tokenizer = Tokenizer::from_gguf(&metadata).unwrap();
     stages.push(ByteLevel::new(false, false, false).into());
     let oracle = oracle(&metadata, ignore_merges, stages);
     let config = ProptestConfig {
-        cases: 2000,
+        cases,
         failure_persistence: None,
         ..Default::default()
     };
@@ -140,4 +150,247 @@ fn the_default_splits_as_its_four_regexes() {
     let punctuation = r"[\p{P}\$\+<=>\^~\|]+";
     let stages = [punctuation, GPT2, r"\p{N}+", "[0-9][0-9][0-9]"].map(split);
     compare("gpt-2", "default", false, stages.into());
+}
+
+/// The contractions as llama.cpp writes them.
+const CONTRACTION: &str = "(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])";
+/// Letters that are no small ones, and letters that are no capitals, as llama.cpp writes them.
+const UPPER: &str = r"((?=[\p{L}])([^a-z]))";
+const LOWER: &str = r"((?=[\p{L}])([^A-Z]))";
+const DEEPSEEK3: &str = r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"##;
+/// Groups of three digits from the right, the first with what is before it.
+const GROUPS: &str = r"(?:\P{N}*\p{N}{1,3}|\p{N}{3})(?=(?:\p{N}{3})*(?!\p{N}))|\P{N}+";
+const HAN: &str = r"\x{3400}-\x{4DBF}\x{4E00}-\x{9FFF}\x{F900}-\x{FAFF}\x{20000}-\x{2A6DF}\x{2A700}-\x{2EBEF}\x{2F800}-\x{2FA1F}";
+const ASIAN: &str = r"[\x{800}-\x{1FFF}\x{200B}-\x{2027}\x{202A}-\x{202E}\x{2030}-\x{205E}\x{2060}-\x{2FFF}\x{3001}-\x{9FA5}\x{AC00}-\x{D7FF}]+";
+
+/// The others, each with llama.cpp's expressions for it, lookahead and all. (A vocabulary that
+/// belongs to none of them will do: it is the splitting that differs.)
+#[test]
+fn every_other_pre_tokenizer_splits_as_its_regexes() {
+    let words = |letters: &str, digits: &str, rest: &str, lines: &str| {
+        format!(
+            r"{CONTRACTION}|[^\r\n\p{{L}}\p{{N}}]?{letters}|{digits}|{rest}|{lines}|\s+(?!\S)|\s+"
+        )
+    };
+    let after_marks = r" ?[^\s\p{L}\p{N}]+[\r\n]*";
+    let lines = r"\s*[\r\n]+";
+    let cased = |contraction: &str, digits: &str| {
+        format!(
+            r"[^\r\n\p{{L}}\p{{N}}]?{UPPER}*{LOWER}+{contraction}|[^\r\n\p{{L}}\p{{N}}]?{UPPER}+{LOWER}*{contraction}|{digits}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+        )
+    };
+    let caseless = |digits: &str| {
+        format!(
+            r"[^\r\n\p{{L}}\p{{N}}]?[\p{{L}}\p{{M}}]+{CONTRACTION}?|{digits}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+        )
+    };
+    let kimi = format!(
+        r"[{HAN}]+|[^\r\n\p{{L}}\p{{N}}]?[^\P{{L}}{HAN}]+{CONTRACTION}?|\p{{N}}{{1,3}}|{after_marks}|{lines}|\s+(?!\S)|\s+"
+    );
+    let threes = words(r"\p{L}+", r"\p{N}{1,3}", after_marks, lines);
+    let jais2 = format!(
+        r"{CONTRACTION}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1,3}}|{after_marks}|{lines}|\s{{512}}(?!\S)|\s{{256}}(?!\S)|\s{{128}}(?!\S)|\s{{64}}(?!\S)|\s{{32}}(?!\S)|\s{{16}}(?!\S)|\s{{8}}(?!\S)|\s{{4}}(?!\S)|\s{{1,2}}(?!\S)|\s{{1}}"
+    );
+    let bloom = " ?[^(\\s|.,!?…。，、।۔،)]+";
+    let cases: Vec<(&str, Vec<String>)> = vec![
+        ("chatglm-bpe", vec![threes.clone()]),
+        ("dbrx", vec![threes]),
+        ("jais-2", vec![jais2]),
+        ("stablelm2", vec![QWEN2.into()]),
+        (
+            "qwen35",
+            vec![words(
+                r"[\p{L}\p{M}]+",
+                r"\p{N}",
+                r" ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*",
+                lines,
+            )],
+        ),
+        (
+            "seed-coder",
+            vec![words(
+                r"\p{L}+",
+                r"\p{N}{1}",
+                r" ?[^\s\p{L}\p{N}\r\n]+",
+                lines,
+            )],
+        ),
+        (
+            "bailingmoe",
+            vec![words(r"\p{L}+", r"\p{N}", after_marks, r"\s*[\r\n]")],
+        ),
+        (
+            "exaone-moe",
+            vec![words(
+                r"(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+",
+                r"\p{N}",
+                r" ?[^\s\p{L}\p{N}]+[\r\n/]?",
+                r"\s*[\r\n]",
+            )],
+        ),
+        ("tekken", vec![cased("", r"\p{N}")]),
+        (
+            "gpt-4o",
+            vec![cased(&format!("{CONTRACTION}?"), r"\p{N}{1,3}")],
+        ),
+        ("tiny_aya", vec![GROUPS.into(), caseless(r"\p{N}{1,3}")]),
+        ("kimi-k2", vec![kimi]),
+        ("laguna", vec!["\\n+".into(), QWEN2.into()]),
+        (
+            "deepseek-v3",
+            vec![
+                r"\p{N}{1,3}".into(),
+                "[一-龥぀-ゟ゠-ヿ]+".into(),
+                DEEPSEEK3.into(),
+            ],
+        ),
+        (
+            "afmoe",
+            vec![
+                GROUPS.into(),
+                "[一-鿿㐀-䶿豈-﫿぀-ゟ゠-ヿ가-힯]+".into(),
+                DEEPSEEK3.into(),
+            ],
+        ),
+        (
+            "deepseek-coder",
+            vec![
+                "[\r\n]".into(),
+                r"\s?\p{L}+".into(),
+                r"\s?\p{P}+".into(),
+                ASIAN.into(),
+                r"\p{N}".into(),
+            ],
+        ),
+        (
+            "falcon",
+            vec![
+                r"[\p{P}\$\+<=>\^~\|`]+".into(),
+                GPT2.into(),
+                "[0-9][0-9][0-9]".into(),
+            ],
+        ),
+        ("command-r", vec![r"\p{N}".into(), GPT2.into()]),
+        ("bloom", vec![bloom.into()]),
+        ("viking", vec![bloom.into(), r"\p{N}".into()]),
+        (
+            "chameleon",
+            vec![
+                "<sentinel:[0-9]+>".into(),
+                "(IMGIMG)((A|B|C|D|E|F|G|H|I){1,4})Z".into(),
+                r"([\t\n]|    |  )".into(),
+                r"\p{N}".into(),
+                r"[\p{P}!-/:-@\[-`{-~]".into(),
+                GPT2.into(),
+            ],
+        ),
+        (
+            "superbpe",
+            vec![r"\p{N}+".into(), r"(?=([0-9]{3})+(?![0-9]))".into()],
+        ),
+    ];
+    for (pre, stages) in cases {
+        let ignore_merges = pre == "tekken";
+        let stages = stages.iter().map(|stage| split(stage)).collect();
+        compare_cases(400, "gpt-2", pre, ignore_merges, stages);
+    }
+}
+
+/// BERT's vocabulary as a GGUF file has it, and the tokenizer that it comes from.
+fn bert() -> (Tokenizer, tokenizers::Tokenizer) {
+    let path = converge_tests::model("all-minilm-l6-v2").join("tokenizer.json");
+    let mut oracle = tokenizers::Tokenizer::from_file(&path).unwrap();
+    oracle.with_truncation(None).unwrap();
+    oracle.with_padding(None);
+    let vocab = oracle.get_vocab_size(true) as u32;
+    let written: Vec<String> = (0..vocab)
+        .map(|id| oracle.id_to_token(id).unwrap())
+        .map(|token| match token.strip_prefix("##") {
+            Some(rest) => rest.to_owned(),
+            None if token.starts_with('[') && token.len() > 1 => token,
+            None => format!("▁{token}"),
+        })
+        .collect();
+    let types = written
+        .iter()
+        .map(|token| match token.starts_with('[') && token.len() > 1 {
+            true => 3,
+            false => 1,
+        });
+    let entries = [
+        ("tokenizer.ggml.model", Value::String("bert".to_owned())),
+        (
+            "tokenizer.ggml.token_type",
+            Value::Array(Array::I32(types.collect())),
+        ),
+        (
+            "tokenizer.ggml.tokens",
+            Value::Array(Array::String(written.iter().collect())),
+        ),
+    ];
+    let metadata = Metadata::from_entries(entries).unwrap();
+    (Tokenizer::from_gguf(&metadata).unwrap(), oracle)
+}
+
+#[test]
+fn bert_splits_as_its_own_tokenizer() {
+    let (tokenizer, oracle) = bert();
+    let config = ProptestConfig {
+        cases: 1000,
+        failure_persistence: None,
+        ..Default::default()
+    };
+    TestRunner::new(config)
+        .run(&tricky(), |text| {
+            let found = tokenizer.encode(&text, Special::Text).unwrap();
+            let expected = oracle.encode(text.as_str(), false).unwrap();
+            prop_assert_eq!(&found, expected.get_ids());
+            Ok(())
+        })
+        .unwrap_or_else(|error| panic!("{error}"));
+}
+
+/// Every way of splitting, on a mebibyte that makes backtracking and naive merging explode.
+#[test]
+fn hostile_text_takes_no_longer_than_its_length() {
+    let different = [
+        "default",
+        "llama-bpe",
+        "jais-2",
+        "deepseek-llm",
+        "deepseek-coder",
+        "deepseek-v3",
+        "youtu",
+        "falcon",
+        "smollm",
+        "qwen35",
+        "laguna",
+        "minicpm5",
+        "exaone-moe",
+        "viking",
+        "tekken",
+        "gpt-4o",
+        "granite-embed-multi-97m",
+        "tiny_aya",
+        "kimi-k2",
+        "chameleon",
+        "superbpe",
+        "afmoe",
+    ];
+    let mut tokenizers: Vec<(&str, Tokenizer)> = different
+        .into_iter()
+        .map(|pre| (pre, Tokenizer::from_gguf(&metadata("gpt-2", pre)).unwrap()))
+        .collect();
+    tokenizers.push(("bert", bert().0));
+    for (pre, tokenizer) in &tokenizers {
+        for unit in ["a", " ", "\u{301}", "aGVsbG8gd29ybGQK"] {
+            let text = unit.repeat((1 << 20) / unit.len());
+            let start = Instant::now();
+            let tokens = tokenizer.encode(&text, Special::Text).unwrap();
+            println!("{pre} {unit:?}: {:.3} s", start.elapsed().as_secs_f64());
+            if tokenizer.is_lossless() {
+                assert_eq!(tokenizer.decode(&tokens, false), text, "{pre} {unit:?}");
+            }
+        }
+    }
 }
