@@ -127,11 +127,18 @@ fn continues(before: &str, text: &str, raw: &str) -> bool {
     let in_item = before
         .split_once(' ')
         .is_some_and(|(head, _)| head == "-" || head == "*" || is_numbering(head));
-    let starts_item = text.starts_with(['#', '-', '*', '|', '>'])
+    // `**bold**` at the begin of a line is no item.
+    let bullet = ["- ", "* ", "+ ", "– ", "• "]
+        .iter()
+        .any(|bullet| text.starts_with(bullet));
+    let starts_item = bullet
+        || text.starts_with(['#', '|', '>'])
         || text
-            .split_once([' ', ')'])
-            .is_some_and(|(head, _)| is_numbering(head));
-    if starts_item || is_heading(before) {
+            .split_once(' ')
+            .is_some_and(|(head, _)| is_marked(head));
+    // The lines of a log each begin with their time.
+    let logged = begins_with_date(before) && begins_with_date(text);
+    if starts_item || logged || is_heading(before) {
         return false;
     }
     let goes_on = text.starts_with(|c: char| c.is_lowercase());
@@ -139,6 +146,20 @@ fn continues(before: &str, text: &str, raw: &str) -> bool {
     let wrapped = before.chars().count() >= 60 && !before.ends_with(['.', ':', ';', '|']);
     let item_goes_on = in_item && raw.starts_with([' ', '\t']) && before.chars().count() < LONGEST;
     goes_on || wrapped || item_goes_on || (indented && before.len() > 40)
+}
+
+fn begins_with_date(text: &str) -> bool {
+    let text = text.trim_start_matches('[');
+    text.starts_with(|c: char| c.is_ascii_digit())
+        && facts_in(text)
+            .first()
+            .is_some_and(|fact| fact.span.start == 0 && matches!(fact.kind, FactKind::Date(_)))
+}
+
+/// A numbering that no date or amount at the begin of a line is taken for.
+fn is_marked(head: &str) -> bool {
+    let section = head.len() == 3 && head.as_bytes()[1] == b'.';
+    is_numbering(head) && (section || head.ends_with(['.', ')']) || head.starts_with('('))
 }
 
 /// `3.`, `3.1`, `(a)`, `a)`.
@@ -261,6 +282,23 @@ mod tests {
                 "2026-02-02 failed"
             ]
         );
+    }
+
+    #[test]
+    fn a_line_that_begins_with_a_date_goes_on() {
+        let text = "The price changes from GBP 385.00 to GBP 410.00 with effect from\n1 January 2026. Nothing else changes.\n";
+        assert_eq!(cut(text).len(), 1);
+        let bold = "From 1 March 2026 on the price of yarn 2/8 Nm, undyed and in shades, is\n**14.90 per kilogram** (until then 14.20).\n";
+        assert_eq!(cut(bold).len(), 1);
+        let items = "The price changes from GBP 385.00 to GBP 410.00 with effect from now\n1. January\n2) February\n(c) March\n";
+        assert_eq!(cut(items).len(), 4);
+    }
+
+    #[test]
+    fn long_lines_of_a_log_stay_apart() {
+        let line = "02:00 job=office size=41.2GB status=ok 38min and all files were copied";
+        let text = format!("2026-02-09 {line}\n2026-02-10 {line}\n");
+        assert_eq!(cut(&text).len(), 2);
     }
 
     #[test]

@@ -20,22 +20,6 @@ pub enum Fold {
     Count,
 }
 
-/// Arithmetic on two numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Arithmetic {
-    /// `a + b`
-    Add,
-    /// `a - b`
-    Subtract,
-    /// `a * b`
-    Multiply,
-    /// `a / b`
-    Divide,
-    /// `a` percent of `b`
-    PercentOf,
-}
-
 /// Unit of a span of days.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -73,14 +57,10 @@ pub enum Operation {
         /// Of which fact.
         fact: String,
     },
-    /// Two numbers.
+    /// Numbers with `+ - * / ( )`.
     Arithmetic {
-        /// First operand.
-        a: String,
-        /// What is done.
-        op: Arithmetic,
-        /// Second operand.
-        b: String,
+        /// The expression; every number in it was on offer.
+        expression: String,
     },
     /// A date some time before or after another.
     Shift {
@@ -117,9 +97,9 @@ pub enum Side {
 /// What the model decided: a calculation, or none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decision {
-    /// What is still to compute, in words; short.
-    pub need: String,
-    /// The calculation; `None` where nothing is left to compute.
+    /// How to get to the answer, in a sentence or two.
+    pub reasoning: String,
+    /// The calculation; `None` where the answer is stated.
     pub compute: Option<Operation>,
 }
 
@@ -128,8 +108,10 @@ pub struct Decision {
 pub struct Operands {
     /// Facts with numbers that at least two documents state.
     pub facts: Vec<String>,
-    /// Numbers as written.
+    /// Numbers as an expression writes them: `1950`, `14.90`, `8%`.
     pub numbers: Vec<String>,
+    /// Whole numbers, for spans of days or months.
+    pub counts: Vec<String>,
     /// Dates as written.
     pub dates: Vec<String>,
     /// Whether numbers may be added, multiplied and so on.
@@ -137,11 +119,12 @@ pub struct Operands {
 }
 
 const SYSTEM: &str = "\
-You decide what to compute to answer a question from what was found. Say what is needed, then give \
-one calculation, or null if the answer already stands in what was found or nothing needs computing. \
-Compute only with the numbers of the things that the question is about.";
+You decide what to compute to answer a question from what was found. Say what is asked, which \
+numbers or dates of the thing in question are known (newer ones replace older ones), and how they \
+go together. A year has 12 months, 4 quarters and 52 weeks. Then give one calculation that leads to \
+the answer, or null if the answer is stated.";
 
-const EXAMPLES: [(&str, &str); 5] = [
+const EXAMPLES: [(&str, &str); 6] = [
     (
         "Question: Which loan ends first, and what do we pay for it in total?\n\n\
          Found:\n\
@@ -149,39 +132,59 @@ const EXAMPLES: [(&str, &str); 5] = [
          [2] loans/harp-loan.txt, total payment = 40: The fee is 40.00 per month.\n\
          Computed:\n\
          earliest end date of the loan = 30 June 2022 (loans/harp-loan.txt)",
-        r#"{"need":"40.00 per month for 14 months","compute":{"a":"40.00","op":"multiply","b":"14"}}"#,
+        r#"{"reasoning":"Asked: the total payment for the loan of the harp, which ends first. Known: 40.00 per month; 14 months. So: 40.00 times 14.","compute":{"expression":"40.00 * 14"}}"#,
     ),
     (
         "Question: What does the tuning cost us in two years?\n\n\
          Found:\n\
-         [1] loans/organ-loan.txt, cost of the tuning = 35: The tuning costs 35.00 per quarter.\n\
-         Computed:\n\
-         35 * 4 = 140",
-        r#"{"need":"140 per year for two years","compute":{"a":"140","op":"multiply","b":"two"}}"#,
+         loans/organ-loan.txt\n\
+         [1] 1. The organ is lent from 1 May 2021 to 30 April 2024.\n\
+         [2] 2. The Society pays 75.00 per month.\n\
+         [3] 3. The tuning costs 35.00 per quarter.\n\
+         letters/abbey.txt\n\
+         [4] The price of the tuning changes from 35.00 to 38.00 per quarter.\n\
+         Computed: nothing yet",
+        r#"{"reasoning":"Asked: the cost of the tuning in two years. Known: 38.00 per quarter after the change; 4 quarters a year; two years. So: 38.00 times 4 times 2.","compute":{"expression":"38.00 * 4 * 2"}}"#,
     ),
     (
         "Question: By when must we cancel the rent of the hall so that it ends in October?\n\n\
          Found:\n\
-         [1] halls/rent.txt, end date of the rent = 31 October 2023: Rented until 31 October 2023.\n\
-         [2] halls/rent.txt, notice period = 6: It can be cancelled 6 weeks before the end.\n\
+         halls/rent.txt\n\
+         [1] RENT OF THE SMALL HALL\n\
+         [2] 1. Rented from 1 November 2020 to 31 October 2023.\n\
+         [3] 2. The rent is 210.00 per month.\n\
+         [4] 3. It can be cancelled 6 weeks before the end of the term.\n\
          Computed: nothing yet",
-        r#"{"need":"6 weeks before 31 October 2023","compute":{"by":"6","unit":"weeks","side":"before","date":"31 October 2023"}}"#,
+        r#"{"reasoning":"Asked: the last day to cancel. Known: 6 weeks before the end of the term; the term ends on 31 October 2023. So: 6 weeks before 31 October 2023.","compute":{"by":"6","unit":"weeks","side":"before","date":"31 October 2023"}}"#,
     ),
     (
-        "Question: By when must we cancel the rent of the hall so that it ends in October?\n\n\
+        "Question: What discount do we get for the three broken chairs?\n\n\
          Found:\n\
-         [1] halls/rent.txt, end date of the rent = 31 October 2023: Rented until 31 October 2023.\n\
-         [2] halls/rent.txt, notice period = 6: It can be cancelled 6 weeks before the end.\n\
-         Computed:\n\
-         6 weeks before 31 October 2023 = 2023-09-19 (Tuesday)",
-        r#"{"need":"nothing","compute":null}"#,
+         halls/chairs.txt\n\
+         [1] 2. The price of a chair is 80.00.\n\
+         [2] 4. For each broken chair 15% of the price is taken off.\n\
+         Computed: nothing yet",
+        r#"{"reasoning":"Asked: the discount for three chairs. Known: 15% of the price for each; the price is 80.00; three chairs. So: 15% of 80.00 times 3.","compute":{"expression":"15% * 80.00 * 3"}}"#,
     ),
     (
-        "Question: How much higher is the new rent than the old one?\n\n\
+        "Question: How much of the money for the party is left?\n\n\
          Found:\n\
-         [1] halls/letter.txt, new rent = 310: From May the rent is 310 instead of 285.\n\
+         notes/meeting-may.txt\n\
+         [1] The meeting gives 310 for the party.\n\
+         [2] Ada has spent 285.\n\
          Computed: nothing yet",
-        r#"{"need":"310 less 285","compute":{"a":"310","op":"subtract","b":"285"}}"#,
+        r#"{"reasoning":"Asked: what is left for the party. Known: 310 given; 285 spent. So: 310 less 285.","compute":{"expression":"310 - 285"}}"#,
+    ),
+    (
+        "Question: Until when may we keep the piano?\n\n\
+         Found:\n\
+         loans/piano-loan.txt\n\
+         [1] 2. The piano is lent until 31 May 2022.\n\
+         [2] 3. The Society insures it.\n\
+         letters/piano.txt\n\
+         [3] You may keep the piano until 31 May 2024.\n\
+         Computed: nothing yet",
+        r#"{"reasoning":"Asked: the end of the loan of the piano. Known: the later letter states 31 May 2024. So: nothing to compute.","compute":null}"#,
     ),
 ];
 
@@ -198,10 +201,10 @@ pub fn prompt(question: &str, found: &str, operands: &Operands) -> Prompt {
         about: "compute".to_owned(),
         messages,
         schema: object([
-            ("need", short_text(80)),
+            ("reasoning", short_text(320)),
             ("compute", json!({"anyOf": choices(operands)})),
         ]),
-        max_tokens: 160,
+        max_tokens: 260,
     }
 }
 
@@ -214,21 +217,17 @@ fn choices(operands: &Operands) -> Vec<Value> {
             ("fact", json!({"enum": operands.facts})),
         ]));
     }
-    let numbers = json!({"enum": operands.numbers});
     let dates = json!({"enum": operands.dates});
     if operands.arithmetic && operands.numbers.len() >= 2 {
-        choices.push(object([
-            ("a", numbers.clone()),
-            (
-                "op",
-                json!({"enum": ["add", "subtract", "multiply", "divide", "percent_of"]}),
-            ),
-            ("b", numbers.clone()),
-        ]));
+        let pattern = expressions(&operands.numbers);
+        choices.push(object([(
+            "expression",
+            json!({"type": "string", "pattern": pattern}),
+        )]));
     }
-    if !operands.numbers.is_empty() && !operands.dates.is_empty() {
+    if !operands.counts.is_empty() && !operands.dates.is_empty() {
         choices.push(object([
-            ("by", numbers),
+            ("by", json!({"enum": operands.counts})),
             ("unit", units.clone()),
             ("side", json!({"enum": ["before", "after"]})),
             ("date", dates.clone()),
@@ -242,6 +241,16 @@ fn choices(operands: &Operands) -> Vec<Value> {
         ]));
     }
     choices
+}
+
+/// The pattern of expressions over these numbers: two to six of them, brackets around parts.
+fn expressions(numbers: &[String]) -> String {
+    let numbers: Vec<String> = numbers
+        .iter()
+        .map(|number| number.replace('.', "\\."))
+        .collect();
+    let number = format!("\\(?({})\\)?", numbers.join("|"));
+    format!("^{number}( [-+*/] {number}){{1,5}}$")
 }
 
 /// Reads the decision.

@@ -1,4 +1,4 @@
-//! Execute, on a document: copy the lines that state the wanted facts.
+//! Execute, on a document: copy the lines that state the wanted facts, and their values.
 //!
 //! The grammar holds each line to a [`Segment`] of the document, and each value to a date or number
 //! that stands in that line. So a quote cannot be invented, and most of its tokens are forced: they
@@ -157,7 +157,8 @@ struct Record {
     other_lines: Vec<String>,
 }
 
-/// Reads what was found; each quote is traced back to its lines.
+/// Reads what was found; each quote is traced back to its lines. With `strict`, as many documents
+/// are compared of which most state no such fact, a number's line must speak of it.
 ///
 /// # Errors
 /// Text that is no such record.
@@ -167,6 +168,7 @@ pub fn record(
     facts: &[Wanted],
     path: &str,
     segments: &[Segment],
+    strict: bool,
 ) -> Result<Vec<Evidence>> {
     let record: Record = parse(Phase::Execute, text)?;
     let mut evidence = Vec::new();
@@ -192,7 +194,7 @@ pub fn record(
         let value = text(&wanted.fact).and_then(|value| FactValue::read(value, wanted.kind));
         // A number whose line shares no word with what was asked for is no answer to it.
         let asked = format!("{} {}", wanted.fact, long_words(question));
-        if wanted.kind == Kind::Number && !shares_word(line, &asked) {
+        if strict && wanted.kind == Kind::Number && !shares_word(line, &asked) {
             continue;
         }
         add(line, Some(wanted), value);

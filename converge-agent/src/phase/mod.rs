@@ -12,6 +12,7 @@ pub mod compute;
 pub mod extract;
 pub mod plan;
 pub mod query;
+pub mod quote;
 pub mod scope;
 
 use converge_core::chat::Message;

@@ -164,7 +164,7 @@ pub fn prompt(
                 },
             ),
             ("documents", some(documents, text, 10)),
-            ("tables", some(tables, rows, 2)),
+            ("tables", some(tables, rows, 1)),
         ]),
         max_tokens: 400,
     }

@@ -7,12 +7,13 @@ use crate::{
     evidence::{Calculation, Evidence, FactValue},
     phase::{
         compare::{Comparison, Pick},
-        compute::{Arithmetic, Decision, Fold, Operands, Operation, Side},
+        compute::{Decision, Fold, Operands, Operation, Side},
         plan::Kind,
     },
     tool::{
+        civil::is_month_or_weekday,
         decimal::Decimal,
-        facts::{FactKind, facts_in},
+        facts::{Fact, FactKind, facts_in},
     },
 };
 
@@ -20,20 +21,36 @@ impl Run {
     /// Everything found and computed, as the model sees it.
     pub(super) fn found(&self) -> String {
         let mut text = String::from("Found:\n");
-        for (at, evidence) in self.shown() {
+        let latest = self.latest();
+        // The latest comes first: a small model answers with what it reads first.
+        let mut shown: Vec<(usize, &Evidence)> = self.shown().collect();
+        shown.sort_by_key(|(_, one)| latest != Some(one.source.path.as_str()));
+        let mut under: Option<&str> = None;
+        for (at, evidence) in shown {
+            let path = evidence.source.path.as_str();
             let fact = match (&evidence.fact, &evidence.value) {
                 (Some(fact), Some(value)) => format!(", {fact} = {value}"),
                 (Some(fact), None) => format!(", {fact}"),
                 _ => String::new(),
             };
-            text.push_str(&format!(
-                "[{}] {}{fact}: {}\n",
-                at + 1,
-                evidence.source.path,
-                evidence.quote
-            ));
+            // The lines of one document stand under its name.
+            if fact.is_empty() {
+                if under != Some(path) {
+                    let latest = if latest == Some(path) {
+                        " (the latest)"
+                    } else {
+                        ""
+                    };
+                    text.push_str(&format!("{path}{latest}\n"));
+                }
+                under = Some(path);
+                text.push_str(&format!("[{}] {}\n", at + 1, evidence.quote));
+            } else {
+                under = None;
+                text.push_str(&format!("[{}] {path}{fact}: {}\n", at + 1, evidence.quote));
+            }
         }
-        if self.evidence.is_empty() {
+        if self.shown().next().is_none() {
             text.push_str("nothing\n");
         }
         if self.calculations.is_empty() {
@@ -50,50 +67,70 @@ impl Run {
         text
     }
 
+    /// Of several documents with a date in their path the one with the latest.
+    fn latest(&self) -> Option<&str> {
+        let mut dated: Vec<(jiff::civil::Date, &str)> = Vec::new();
+        for (_, evidence) in self.shown() {
+            let path = evidence.source.path.as_str();
+            let known = dated.iter().any(|(_, known)| *known == path);
+            if let Some(date) = date_in_name(path)
+                && !known
+            {
+                dated.push((date, path));
+            }
+        }
+        dated.sort();
+        let last = dated.last().map(|(_, path)| *path);
+        last.filter(|_| dated.len() > 1)
+    }
+
     /// What documents said, for the query of a table.
     pub(super) fn known(&self) -> Vec<String> {
-        self.evidence
-            .iter()
-            .map(|evidence| format!("{}: {}", evidence.source.path, evidence.quote))
-            .collect()
+        let mut known = Vec::new();
+        for (_, evidence) in self.shown() {
+            push(
+                &mut known,
+                format!("{}: {}", evidence.source.path, evidence.quote),
+            );
+        }
+        known
     }
 
     pub(super) fn operands(&self) -> Operands {
         let mut operands = Operands::default();
-        let mut add = |text: &str| {
-            for fact in facts_in(text) {
-                let list = match fact.kind {
-                    FactKind::Number(_) => &mut operands.numbers,
-                    FactKind::Date(_) => &mut operands.dates,
-                    FactKind::Name(_) => continue,
-                };
-                if fact.weak || is_year(&fact.kind) {
-                    continue;
-                }
-                if let Some(written) = text.get(fact.span.clone())
-                    && !list.iter().any(|known| known == written)
-                {
-                    list.push(written.to_owned());
+        let kinds = self.scope.calculate;
+        let texts = self.calculations.iter().map(|one| one.result.as_str());
+        let texts = texts.chain(self.shown().map(|(_, evidence)| evidence.quote.as_str()));
+        for text in texts.chain([self.question.as_str()]) {
+            for fact in facts_in(text).iter().filter(|fact| !fact.weak) {
+                match &fact.kind {
+                    FactKind::Number(number)
+                        if !is_year(text, fact, *number) && !is_label(text, fact) =>
+                    {
+                        if number.to_i64().is_some() {
+                            push(&mut operands.counts, number.to_string());
+                        }
+                        for written in written(text, fact, *number) {
+                            push(&mut operands.numbers, written);
+                        }
+                    }
+                    FactKind::Date(_) => {
+                        let written = text.get(fact.span.clone()).unwrap_or_default();
+                        push(&mut operands.dates, written.to_owned());
+                    }
+                    _ => {}
                 }
             }
-        };
-        for calculation in &self.calculations {
-            add(&calculation.result);
         }
-        for (_, evidence) in self.shown() {
-            add(&evidence.quote);
-        }
-        add(&self.question);
-        let kinds = self.scope.calculate;
-        if !kinds.dates() {
-            operands.dates.clear();
-        }
-        if !kinds.arithmetic() && !kinds.dates() {
-            operands.numbers.clear();
+        for constant in YEAR {
+            push(&mut operands.numbers, constant.to_owned());
         }
         operands.arithmetic = kinds.arithmetic();
         if kinds.arithmetic() && !kinds.compares() {
             operands.facts = self.compared(Kind::Number);
+        }
+        if !kinds.dates() {
+            operands.dates.clear();
         }
         operands
     }
@@ -130,6 +167,10 @@ impl Run {
         } else {
             Stage::Answer
         }
+    }
+
+    pub(super) fn is_table(&self, path: &str) -> bool {
+        self.tables.iter().any(|table| table.path == path)
     }
 
     /// Carries out a comparison: the rest of the run speaks of the document that it singles out.
@@ -182,24 +223,11 @@ impl Run {
                 Some(calculation) => self.computed(calculation),
                 None => Stage::Answer,
             },
-            Operation::Arithmetic { a, op, b } => {
-                let (Some(x), Some(y)) = (number(&a), number(&b)) else {
-                    return Stage::Answer;
-                };
-                let expression = match op {
-                    Arithmetic::Add => format!("{x} + {y}"),
-                    Arithmetic::Subtract => format!("{x} - {y}"),
-                    Arithmetic::Multiply => format!("{x} * {y}"),
-                    Arithmetic::Divide => format!("{x} / {y}"),
-                    Arithmetic::PercentOf => format!("{x} / 100 * {y}"),
-                };
-                self.calculate(
-                    "calculate",
-                    json!({"expression": expression}),
-                    expression,
-                    &[&a, &b],
-                )
-            }
+            Operation::Arithmetic { expression } => self.calculate(
+                "calculate",
+                json!({"expression": expression}),
+                expression.clone(),
+            ),
             Operation::Shift {
                 by,
                 unit,
@@ -217,23 +245,17 @@ impl Run {
                 let args = json!({
                     "op": op, "date": date, "amount": amount, "unit": unit.name(),
                 });
-                self.calculate("date", args, expression, &[&by, &date])
+                self.calculate("date", args, expression)
             }
             Operation::Between { count, from, to } => {
                 let expression = format!("{} from {from} to {to}", count.name());
                 let args = json!({"op": "difference", "from": from, "to": to});
-                self.calculate("date", args, expression, &[&from, &to])
+                self.calculate("date", args, expression)
             }
         }
     }
 
-    fn calculate(
-        &self,
-        tool: &str,
-        args: serde_json::Value,
-        expression: String,
-        operands: &[&str],
-    ) -> Stage {
+    fn calculate(&self, tool: &str, args: serde_json::Value, expression: String) -> Stage {
         // The same calculation again means that nothing is left to compute.
         if self
             .calculations
@@ -242,10 +264,7 @@ impl Run {
         {
             return Stage::Answer;
         }
-        let from = operands
-            .iter()
-            .filter_map(|operand| self.origin(operand))
-            .collect();
+        let from = self.origins(&expression);
         Stage::Calculate {
             tool: tool.to_owned(),
             args,
@@ -257,30 +276,28 @@ impl Run {
         }
     }
 
-    /// The evidence that an operand stands in.
-    fn origin(&self, operand: &str) -> Option<usize> {
-        self.evidence.iter().position(|evidence| {
-            facts_in(&evidence.quote)
-                .iter()
-                .any(|fact| evidence.quote.get(fact.span.clone()) == Some(operand))
-        })
+    /// The evidence that the numbers and dates of an expression come from.
+    pub(super) fn origins(&self, expression: &str) -> Vec<usize> {
+        let mut origins = Vec::new();
+        for used in facts_in(expression) {
+            let with = self.shown().find(|(_, one)| {
+                facts_in(&one.quote)
+                    .iter()
+                    .any(|fact| fact.kind == used.kind)
+            });
+            if let Some((at, _)) = with
+                && !origins.contains(&at)
+            {
+                origins.push(at);
+            }
+        }
+        origins
     }
 
-    /// Takes a result and asks for the next calculation while there may be one.
+    /// Takes a result; there is one calculation beside a comparison.
     pub(super) fn computed(&mut self, calculation: Calculation) -> Stage {
-        let again = self
-            .calculations
-            .iter()
-            .any(|done| done.expression == calculation.expression);
-        if !again {
-            self.calculations.push(calculation);
-        }
-        let more = self.scope.calculate.arithmetic() || self.scope.calculate.dates();
-        if again || !more || self.calculations.len() >= self.settings.calculations {
-            Stage::Answer
-        } else {
-            Stage::Compute
-        }
+        self.calculations.push(calculation);
+        Stage::Answer
     }
 
     fn fold(&self, fold: Fold, fact: &str) -> Option<Calculation> {
@@ -310,19 +327,116 @@ impl Run {
     }
 }
 
-/// A number that reads like a year: "2024" is seldom an amount.
-fn is_year(kind: &FactKind) -> bool {
-    match kind {
-        FactKind::Number(number) => number
-            .to_i64()
-            .is_some_and(|number| (1900..2100).contains(&number)),
-        _ => false,
+/// Months, quarters and weeks of a year.
+const YEAR: [&str; 3] = ["12", "4", "52"];
+
+fn push(list: &mut Vec<String>, text: String) {
+    if !list.contains(&text) {
+        list.push(text);
     }
+}
+
+/// A number as an expression may write it: plain, and with the digits and commas it has in the
+/// text, which a model copies.
+fn written(text: &str, fact: &Fact, number: Decimal) -> Vec<String> {
+    let after = text.get(fact.span.end..).unwrap_or_default().trim_start();
+    if ["%", "percent", "per cent"]
+        .iter()
+        .any(|word| after.starts_with(word))
+    {
+        return vec![format!("{number}%")];
+    }
+    let mut forms = vec![number.to_string()];
+    let span = text.get(fact.span.clone()).unwrap_or_default();
+    let digits = |keep: &str| -> String {
+        let kept = |c: &char| c.is_ascii_digit() || keep.contains(*c);
+        span.chars().filter(kept).collect()
+    };
+    for form in [digits("."), digits(",.")] {
+        let same = form
+            .replace(',', "")
+            .parse::<Decimal>()
+            .is_ok_and(|value| value == number);
+        if same && !forms.contains(&form) {
+            forms.push(form);
+        }
+    }
+    forms
+}
+
+/// The date at the begin of a file's name, as `minutes/2026-03-09-board.md` has it.
+fn date_in_name(path: &str) -> Option<jiff::civil::Date> {
+    let name = path.rsplit('/').next()?;
+    let digits = name.find(|c: char| c.is_ascii_digit())?;
+    name.get(digits..digits + 10)?.parse().ok()
+}
+
+/// A number that names a day, an hour or a clause rather than an amount: "17 November", "08:40",
+/// "clause 6".
+fn is_label(text: &str, fact: &Fact) -> bool {
+    let before = text.get(..fact.span.start).unwrap_or_default();
+    let after = text.get(fact.span.end..).unwrap_or_default();
+    let word = |word: Option<&str>| {
+        let letters = |c: char| !c.is_alphabetic();
+        word.map(|word| word.trim_matches(letters).to_lowercase())
+            .unwrap_or_default()
+    };
+    let previous = word(before.split_whitespace().next_back());
+    let next = word(after.split_whitespace().next());
+    let time = after.starts_with(':') || before.ends_with(':');
+    let clause = ["clause", "section", "paragraph", "article", "no", "point"];
+    let beside = !before.ends_with(',') && is_month_or_weekday(&previous);
+    time || beside || is_month_or_weekday(&next) || clause.contains(&previous.as_str())
+}
+
+/// A number that reads like a year, which is seldom an amount: "2024", not "1,950" nor "GBP 1950".
+fn is_year(text: &str, fact: &Fact, number: Decimal) -> bool {
+    let span = text.get(fact.span.clone()).unwrap_or_default();
+    let before = text.get(..fact.span.start).unwrap_or_default();
+    let unit = before
+        .split_whitespace()
+        .next_back()
+        .is_some_and(|word| word.len() == 3 && word.bytes().all(|c| c.is_ascii_uppercase()));
+    let plain = span.len() == 4 && span.bytes().all(|c| c.is_ascii_digit());
+    let years = number
+        .to_i64()
+        .is_some_and(|number| (1900..2100).contains(&number));
+    years && plain && !unit && !before.ends_with(['£', '$', '€'])
 }
 
 fn number(text: &str) -> Option<Decimal> {
     match FactValue::read(text, Kind::Number)? {
         FactValue::Number(number) => Some(number),
         FactValue::Date(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_years_and_clauses_are_no_amounts() {
+        let text =
+            "Clause 6 of 2024: GBP 1,950 per quarter from 17 November, 08:40, 8% off, £1950.";
+        let mut numbers = Vec::new();
+        for fact in facts_in(text).iter().filter(|fact| !fact.weak) {
+            if let FactKind::Number(number) = fact.kind
+                && !is_year(text, fact, number)
+                && !is_label(text, fact)
+            {
+                numbers.extend(written(text, fact, number));
+            }
+        }
+        assert_eq!(numbers, ["1950", "1,950", "8%", "1950"]);
+    }
+
+    #[test]
+    fn a_date_is_read_from_the_name_of_a_file() {
+        assert_eq!(
+            date_in_name("minutes/2026-03-09-board.md").map(|date| date.to_string()),
+            Some("2026-03-09".to_owned())
+        );
+        assert_eq!(date_in_name("minutes/2026.md"), None);
     }
 }

@@ -4,14 +4,17 @@
 //! A run serializes at every step, so it can be stored before an effect and resumed after it.
 //!
 //! ```text
-//!            list, profile, search            read, extract          fold, calculate      answer
+//!        list, profile, look up, search       read, extract      select, fold, calculate   answer
 //! question ──► plan ────────────────► execute ──────────► observe ─────────────► refine ───► done
 //!                                        ▲                                         │
 //!                                        └──────────── something is missing ───────┘
 //! ```
 
 mod compute;
+mod lookup;
 mod outcome;
+mod relate;
+mod search;
 mod state;
 mod survey;
 

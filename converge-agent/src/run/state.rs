@@ -1,22 +1,26 @@
 //! The state of a run and its transitions.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Citation, Outcome, StopReason, survey};
+use super::{
+    Citation, Outcome, StopReason,
+    lookup::{self, Named},
+    relate, survey,
+};
 use crate::{
     error::Result,
-    evidence::{Calculation, Evidence},
+    evidence::{self, Evidence},
     ground::Ground,
     phase::{
         Phase, Prompt,
         answer::{self, Conclusion},
         compare, compute, extract,
         plan::{self, Kind, Listed, Plan, Wanted},
-        query,
-        scope::{self, Scope},
+        query, quote,
+        scope::{self, Calculation, Place, Scope},
     },
     segment::{self, Segment},
     tool::{
@@ -24,7 +28,7 @@ use crate::{
         list::ListResult,
         read::ReadResult,
         search::SearchResult,
-        table::{Profile, TableArgs},
+        table::{AggregateOp, Profile, TableArgs, TableResult},
     },
 };
 
@@ -56,8 +60,8 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             documents: 16,
-            hits: 2,
-            planned: 3,
+            hits: 1,
+            planned: 2,
             tables: 3,
             calculations: 4,
             answers: 3,
@@ -98,24 +102,44 @@ pub(super) enum Work {
 pub(super) enum Stage {
     List,
     Profile(usize),
-    Search,
+    Lookup(usize),
+    Search {
+        by_file: bool,
+    },
     Scope,
+    /// A search for the words that no table knows.
+    Beyond,
     Plan,
     Read(String),
     Extract {
         path: String,
         pieces: VecDeque<Vec<Segment>>,
     },
-    Query(String),
-    Table(TableArgs),
+    Quote {
+        path: String,
+        pieces: VecDeque<Vec<Segment>>,
+    },
+    Query {
+        path: String,
+        /// An earlier query that no row matched.
+        failed: Option<TableArgs>,
+    },
+    Table {
+        args: TableArgs,
+        again: bool,
+    },
+    /// Where a name of the document in question stands.
+    Relate(usize),
     Compare,
     Compute,
     Calculate {
         tool: String,
         args: Value,
-        calculation: Calculation,
+        calculation: evidence::Calculation,
     },
     Answer,
+    /// A search for what an answer lacks.
+    Seek(String),
     Done(Outcome),
 }
 
@@ -128,24 +152,32 @@ pub struct Run {
     pub(super) documents: Vec<Listed>,
     pub(super) tables: Vec<Profile>,
     pub(super) unprofiled: Vec<String>,
+    pub(super) named: Vec<Named>,
     pub(super) hits: Vec<Listed>,
     pub(super) scope: Scope,
     pub(super) plan: Plan,
     pub(super) queue: VecDeque<Work>,
     pub(super) seen: Vec<String>,
     pub(super) evidence: Vec<Evidence>,
-    pub(super) calculations: Vec<Calculation>,
+    pub(super) calculations: Vec<evidence::Calculation>,
     /// The document that a comparison singled out: the rest of the run speaks of it alone.
     pub(super) focus: Option<String>,
+    /// The document that the question is about, where nothing is compared.
+    pub(super) about: Option<String>,
+    /// Names of the document in question, and how many of them each document shares.
+    pub(super) ties: Vec<String>,
+    pub(super) related: BTreeMap<String, usize>,
     rejected: Vec<(String, String)>,
-    rounds: usize,
+    pub(super) rounds: usize,
 }
 
 impl Run {
     /// A run that has not begun.
     pub fn new(question: impl Into<String>, settings: Settings) -> Self {
+        let question = question.into();
         Self {
-            question: question.into(),
+            named: lookup::named_in(&question),
+            question,
             settings,
             stage: Stage::List,
             documents: Vec::new(),
@@ -159,6 +191,9 @@ impl Run {
             evidence: Vec::new(),
             calculations: Vec::new(),
             focus: None,
+            about: None,
+            ties: Vec::new(),
+            related: BTreeMap::new(),
             rejected: Vec::new(),
             rounds: 0,
         }
@@ -175,7 +210,7 @@ impl Run {
     }
 
     /// What was computed so far.
-    pub fn calculations(&self) -> &[Calculation] {
+    pub fn calculations(&self) -> &[evidence::Calculation] {
         &self.calculations
     }
 
@@ -192,7 +227,36 @@ impl Run {
                 let path = self.unprofiled.get(*at).cloned().unwrap_or_default();
                 call(Phase::Plan, "profile", json!({"path": path}))
             }
-            Stage::Search => call(Phase::Plan, "search", json!({"query": self.question})),
+            Stage::Lookup(at) => {
+                let word = self.named.get(*at).map_or("", Named::word);
+                let args = json!({"query": word, "exact": true, "limit": lookup::PLACES + 1});
+                call(Phase::Plan, "search", args)
+            }
+            Stage::Relate(at) => {
+                let word = self.ties.get(*at).map_or("", String::as_str);
+                let args = json!({"query": word, "exact": true, "limit": relate::PLACES});
+                call(Phase::Observe, "search", args)
+            }
+            Stage::Search { by_file } => {
+                let args = json!({"query": self.search_text(""), "by_file": by_file});
+                call(Phase::Plan, "search", args)
+            }
+            Stage::Beyond => {
+                let words: Vec<String> = self.beyond().into_iter().collect();
+                call(Phase::Plan, "search", json!({"query": words.join(" ")}))
+            }
+            Stage::Seek(missing) => {
+                let query = self.search_text(missing);
+                call(
+                    Phase::Refine,
+                    "search",
+                    json!({"query": query, "limit": 20}),
+                )
+            }
+            // A question that reaches beyond the tables is sorted again as if there were none.
+            Stage::Scope if self.scope.place == Place::Both => {
+                generate(scope::prompt(&self.question, &[]))
+            }
             Stage::Scope => generate(scope::prompt(&self.question, &self.listed_tables())),
             Stage::Plan => {
                 let tables = self.listed_tables();
@@ -215,11 +279,24 @@ impl Run {
                     segments,
                 ))
             }
-            Stage::Query(path) => match self.table(path) {
-                Some(table) => generate(query::prompt(&self.question, table, &self.known())),
+            Stage::Quote { path, pieces } => {
+                let segments = pieces.front().map_or(&[][..], Vec::as_slice);
+                generate(quote::prompt(&self.question, path, segments))
+            }
+            Stage::Query { path, failed } => match self.table(path) {
+                Some(table) => {
+                    let failed = failed.as_ref().map(survey::query_text);
+                    let known = self.known();
+                    generate(query::prompt(
+                        &self.question,
+                        table,
+                        &known,
+                        failed.as_deref(),
+                    ))
+                }
                 None => Step::Done(self.partial(StopReason::NoProgress)),
             },
-            Stage::Table(args) => call(Phase::Execute, "table", json!(args)),
+            Stage::Table { args, .. } => call(Phase::Execute, "table", json!(args)),
             Stage::Compare => generate(compare::prompt(
                 &self.question,
                 &self.compared(Kind::Date),
@@ -235,7 +312,6 @@ impl Run {
                 &self.question,
                 &self.found(),
                 &self.shown().map(|(at, _)| at + 1).collect::<Vec<_>>(),
-                &self.unread(),
                 &self.rejected,
             )),
             Stage::Done(outcome) => Step::Done(outcome.clone()),
@@ -268,10 +344,47 @@ impl Run {
                 }
                 self.stage = self.after_profile(at + 1);
             }
-            Stage::Search => {
+            Stage::Lookup(at) => {
+                let found = output.map(|output| survey::typed("search", output));
+                self.stage = match found.ok().transpose()? {
+                    Some(found) => self.looked_up(at, &found),
+                    None => self.after_lookup(at + 1),
+                };
+            }
+            Stage::Relate(at) => {
+                let found = output.map(|output| survey::typed("search", output));
+                self.stage = match found.ok().transpose()? {
+                    Some(found) => self.tied(at, &found),
+                    None => self.after_tie(at + 1),
+                };
+            }
+            Stage::Beyond => {
                 if let Ok(output) = output {
                     let found: SearchResult = survey::typed("search", output)?;
-                    self.hits = survey::hits(&found);
+                    self.reach_beyond(&found);
+                }
+                self.stage = match self.scope.place {
+                    Place::Both => Stage::Scope,
+                    _ => Stage::Plan,
+                };
+            }
+            Stage::Seek(missing) => {
+                self.stage = match output {
+                    Ok(output) => {
+                        let found: SearchResult = survey::typed("search", output)?;
+                        self.seek(&missing, &found)
+                    }
+                    Err(_) => Stage::Done(self.not_found()),
+                };
+            }
+            Stage::Search { by_file } => {
+                if let Ok(output) = output {
+                    let found: SearchResult = survey::typed("search", output)?;
+                    self.hits = survey::merged(std::mem::take(&mut self.hits), &found);
+                }
+                if by_file {
+                    self.stage = Stage::Search { by_file: false };
+                    return Ok(());
                 }
                 self.stage = match (self.documents.is_empty(), self.tables.is_empty()) {
                     (true, true) => Stage::Done(self.not_found()),
@@ -283,30 +396,16 @@ impl Run {
                     Ok(output) => {
                         let read: ReadResult = survey::typed("read", output)?;
                         let segments = segment::segments(&read.lines);
-                        let pieces = survey::pieces(segments, &self.question, &self.settings);
-                        if pieces.is_empty() {
-                            self.next_work()
-                        } else {
-                            Stage::Extract { path, pieces }
-                        }
+                        self.has_read(path, segments)
                     }
                     Err(_) => self.next_work(),
                 };
             }
-            Stage::Table(args) => {
-                if let Ok(output) = output {
-                    let path = args.path.clone();
-                    let lines = output.sources.iter().filter(|source| source.path == path);
-                    let first = lines.clone().map(|source| source.first).min().unwrap_or(1);
-                    let last = lines.map(|source| source.last).max().unwrap_or(first);
-                    self.add(Evidence {
-                        source: Source { path, first, last },
-                        quote: output.text,
-                        fact: Some(survey::query_text(&args)),
-                        value: None,
-                    });
-                }
-                self.stage = self.next_work();
+            Stage::Table { args, again } => {
+                self.stage = match output {
+                    Ok(output) => self.queried(args, again, output)?,
+                    Err(_) => self.next_work(),
+                };
             }
             Stage::Calculate {
                 mut calculation, ..
@@ -334,8 +433,25 @@ impl Run {
     pub fn generated(&mut self, text: &str) -> Result<()> {
         match self.stage.clone() {
             Stage::Scope => {
+                if self.scope.place == Place::Both {
+                    let calculate = scope::record(text)?.calculate;
+                    // What documents lead to by calculation, no row states.
+                    if calculate != Calculation::Nothing {
+                        self.scope = Scope {
+                            place: Place::Documents,
+                            calculate,
+                        };
+                    }
+                    self.stage = Stage::Plan;
+                    return Ok(());
+                }
                 self.scope = scope::record(text)?;
-                self.stage = Stage::Plan;
+                // Tables add up by themselves.
+                if self.scope.place == Place::Table {
+                    self.scope.calculate = Calculation::Nothing;
+                }
+                let beyond = self.scope.place == Place::Table && self.beyond().len() >= BEYOND;
+                self.stage = if beyond { Stage::Beyond } else { Stage::Plan };
             }
             Stage::Plan => {
                 self.plan = plan::record(text)?;
@@ -344,19 +460,46 @@ impl Run {
             }
             Stage::Extract { path, mut pieces } => {
                 let segments = pieces.pop_front().unwrap_or_default();
+                let strict = self.scope.calculate.compares();
+                let facts = &self.plan.facts;
                 for evidence in
-                    extract::record(text, &self.question, &self.plan.facts, &path, &segments)?
+                    extract::record(text, &self.question, facts, &path, &segments, strict)?
+                        .into_iter()
+                        .map(|evidence| self.labelled(evidence))
+                        .collect::<Vec<_>>()
                 {
                     self.add(evidence);
                 }
+                self.add_terms(&path, &segments);
                 self.stage = if pieces.is_empty() {
-                    self.next_work()
+                    self.extracted(&path)
                 } else {
                     Stage::Extract { path, pieces }
                 };
             }
-            Stage::Query(path) => {
-                self.stage = Stage::Table(query::record(text, &path)?);
+            Stage::Query { path, failed } => {
+                let args = query::record(text, &path)?;
+                self.stage = if failed.as_ref() == Some(&args) {
+                    self.next_work()
+                } else {
+                    Stage::Table {
+                        args,
+                        again: failed.is_some(),
+                    }
+                };
+            }
+            Stage::Quote { path, mut pieces } => {
+                let segments = pieces.pop_front().unwrap_or_default();
+                for evidence in quote::record(text, &path, &segments)? {
+                    if self.fits(&evidence) {
+                        self.add(evidence);
+                    }
+                }
+                self.stage = if pieces.is_empty() {
+                    self.next_work()
+                } else {
+                    Stage::Quote { path, pieces }
+                };
             }
             Stage::Compare => {
                 let comparison = compare::record(text)?;
@@ -401,7 +544,7 @@ impl Run {
     }
 
     /// Adds evidence; a line found twice keeps the fact that it was found for.
-    fn add(&mut self, evidence: Evidence) {
+    pub(super) fn add(&mut self, evidence: Evidence) {
         let known = self.evidence.iter().any(|known| {
             known.source == evidence.source
                 && known.quote == evidence.quote
@@ -416,7 +559,7 @@ impl Run {
         if at < self.unprofiled.len() {
             Stage::Profile(at)
         } else {
-            Stage::Search
+            self.after_lookup(0)
         }
     }
 
@@ -424,21 +567,27 @@ impl Run {
     fn fill_plan(&mut self) {
         let known = |files: &[Listed], path: &String| files.iter().any(|file| file.path == *path);
         let mut documents: Vec<String> = Vec::new();
-        let hits = self
-            .hits
-            .iter()
-            .map(|hit| &hit.path)
-            .take(self.settings.hits);
+        let hits = self.hits.iter().map(|hit| &hit.path);
+        let hits_taken = match self.scope.place {
+            Place::Table => 0,
+            _ => self.settings.hits,
+        };
         let found = hits
             .filter(|path| known(&self.documents, path))
-            .take(self.settings.hits);
+            .take(hits_taken);
         // Who does not compare needs few documents; what is missing is read later.
         let planned = if self.scope.calculate.compares() {
             self.settings.documents
         } else {
             self.settings.planned
         };
-        for path in found.chain(self.plan.documents.iter().take(planned)) {
+        // The plan's first comes first: where nothing is compared, the question is about that.
+        let (first, rest) = self
+            .plan
+            .documents
+            .split_at(self.plan.documents.len().min(1));
+        let rest = rest.iter().take(planned.saturating_sub(1));
+        for path in first.iter().chain(found).chain(rest) {
             if known(&self.documents, path) && !documents.contains(path) {
                 documents.push(path.clone());
             }
@@ -477,7 +626,7 @@ impl Run {
     }
 
     /// The next file to look into, or the next phase.
-    fn next_work(&mut self) -> Stage {
+    pub(super) fn next_work(&mut self) -> Stage {
         while let Some(work) = self.queue.pop_front() {
             let (Work::Document(path) | Work::Table(path)) = &work;
             if self.seen.contains(path) {
@@ -486,23 +635,34 @@ impl Run {
             self.seen.push(path.clone());
             return match work {
                 Work::Document(path) => Stage::Read(path),
-                Work::Table(path) => Stage::Query(path),
+                Work::Table(path) => Stage::Query { path, failed: None },
             };
         }
         self.observe()
     }
 
-    /// Files that can still be read.
-    fn unread(&self) -> Vec<String> {
-        if self.rounds >= self.settings.rounds {
-            return Vec::new();
+    /// Takes the result of a query. One that no row matched is tried once more in another way; only
+    /// a count may be zero.
+    fn queried(&mut self, args: TableArgs, again: bool, output: ToolOutput) -> Result<Stage> {
+        let path = args.path.clone();
+        let lines = output.sources.iter().filter(|source| source.path == path);
+        let first = lines.clone().map(|source| source.first).min().unwrap_or(1);
+        let last = lines.map(|source| source.last).max().unwrap_or(first);
+        let quote = output.text.clone();
+        let result: TableResult = survey::typed("table", output)?;
+        if result.matched == 0 && !again {
+            let failed = Some(args);
+            return Ok(Stage::Query { path, failed });
         }
-        let documents = self.documents.iter().map(|file| &file.path);
-        documents
-            .chain(self.tables.iter().map(|table| &table.path))
-            .filter(|path| !self.seen.contains(path))
-            .cloned()
-            .collect()
+        if result.matched > 0 || args.aggregate.op == AggregateOp::Count {
+            self.add(Evidence {
+                source: Source { path, first, last },
+                quote,
+                fact: Some(survey::query_text(&args)),
+                value: None,
+            });
+        }
+        Ok(self.next_work())
     }
 
     fn conclude(&mut self, conclusion: Conclusion) -> Stage {
@@ -523,26 +683,11 @@ impl Run {
                 self.focus = None;
                 Stage::Answer
             }
-            Conclusion::Missing { read, .. } => {
-                let unread = self.unread();
-                let more: Vec<String> = read
-                    .into_iter()
-                    .filter(|path| unread.contains(path))
-                    .collect();
-                if more.is_empty() {
-                    return Stage::Done(self.not_found());
-                }
+            Conclusion::Missing { missing } if self.rounds < self.settings.rounds => {
                 self.rounds += 1;
-                for path in more {
-                    let work = if self.table(&path).is_some() {
-                        Work::Table(path)
-                    } else {
-                        Work::Document(path)
-                    };
-                    self.queue.push_back(work);
-                }
-                self.next_work()
+                Stage::Seek(missing)
             }
+            Conclusion::Missing { .. } => Stage::Done(self.not_found()),
         }
     }
 
@@ -566,6 +711,26 @@ impl Run {
         for calculation in &self.calculations {
             cited.extend(&calculation.from);
         }
+        // Where the numbers and dates of the answer stand.
+        if self.calculations.is_empty() {
+            cited.extend(self.origins(&answer));
+        }
+        // What the question names led there.
+        let identifiers = self.named.iter().filter(|one| one.identifier);
+        let named: Vec<&str> = identifiers.map(Named::word).collect();
+        let stands = |(at, one): (usize, &Evidence)| {
+            named
+                .iter()
+                .any(|name| one.quote.contains(name))
+                .then_some(at)
+        };
+        cited.extend(self.evidence.iter().enumerate().filter_map(stands));
+        // A table was asked with what a document said.
+        let asked: Vec<String> = cited
+            .iter()
+            .filter_map(|at| self.evidence.get(*at)?.fact.clone())
+            .collect();
+        cited.extend(asked.iter().flat_map(|query| self.origins(query)));
         let mut citations: Vec<Citation> = Vec::new();
         for at in cited {
             if let Some(citation) = self.evidence.get(at).map(citation)
@@ -582,12 +747,22 @@ impl Run {
         }
     }
 
-    fn not_found(&self) -> Outcome {
+    pub(super) fn not_found(&self) -> Outcome {
         Outcome {
             answer: format!(
                 "Not found: the {} files that were read do not state this.",
                 self.seen.len()
             ),
+            stop: StopReason::NotFound,
+            citations: Vec::new(),
+            calculations: Vec::new(),
+        }
+    }
+
+    /// A name of the question that no file holds.
+    pub(super) fn nowhere(&self, name: &str) -> Outcome {
+        Outcome {
+            answer: format!("Not found: no file mentions {name}."),
             stop: StopReason::NotFound,
             citations: Vec::new(),
             calculations: Vec::new(),
@@ -604,6 +779,9 @@ impl Run {
         }
     }
 }
+
+/// Words beyond the tables from which on a question about a table needs a document too.
+const BEYOND: usize = 2;
 
 fn generate(prompt: Prompt) -> Step {
     Step::Generate(Box::new(prompt))

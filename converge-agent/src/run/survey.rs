@@ -68,6 +68,22 @@ pub(super) fn hits(found: &SearchResult) -> Vec<Listed> {
     files
 }
 
+/// Two rankings in turn, each file once: whole files know what a document is about, passages what
+/// it says. The line that is shown of a file is the passage's.
+pub(super) fn merged(files: Vec<Listed>, passages: &SearchResult) -> Vec<Listed> {
+    let passages = hits(passages);
+    let mut merged: Vec<Listed> = Vec::new();
+    for at in 0..files.len().max(passages.len()) {
+        for one in [files.get(at), passages.get(at)].into_iter().flatten() {
+            if !merged.iter().any(|known| known.path == one.path) {
+                let shown = passages.iter().find(|passage| passage.path == one.path);
+                merged.push(shown.unwrap_or(one).clone());
+            }
+        }
+    }
+    merged
+}
+
 /// Adds the rest of a folder where at least two of its documents are to be read: who compares
 /// must see them all. A folder within it counts as part of it.
 pub(super) fn complete(documents: &mut Vec<String>, all: &[Listed]) {
@@ -110,10 +126,8 @@ pub(super) fn query_text(args: &TableArgs) -> String {
             Compare::Between => "from",
         };
         let word = if at == 0 { "where" } else { "and" };
-        text.push_str(&format!(
-            " {word} {} {op} {}",
-            condition.column, condition.value
-        ));
+        let with = condition.other_column.as_ref().unwrap_or(&condition.value);
+        text.push_str(&format!(" {word} {} {op} {with}", condition.column));
         if let Some(to) = &condition.to {
             text.push_str(&format!(" to {to}"));
         }

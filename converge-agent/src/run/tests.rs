@@ -28,8 +28,19 @@ fn folder() -> (tempfile::TempDir, Toolbox) {
     (dir, tools)
 }
 
-/// Runs to the end; `script` answers each prompt. At every step the run is stored and read back.
-fn play(question: &str, tools: &Toolbox, mut script: impl FnMut(&Prompt) -> Value) -> Outcome {
+fn play(question: &str, tools: &Toolbox, script: impl FnMut(&Prompt) -> Value) -> Outcome {
+    play_as("both", "compare_and_arithmetic", question, tools, script)
+}
+
+/// Runs to the end as a question of that kind; `script` answers each prompt. At every step the run
+/// is stored and read back.
+fn play_as(
+    place: &str,
+    calculate: &str,
+    question: &str,
+    tools: &Toolbox,
+    mut script: impl FnMut(&Prompt) -> Value,
+) -> Outcome {
     let mut run = Run::new(question, Settings::default());
     for _ in 0..100 {
         let stored = serde_json::to_string(&run).unwrap();
@@ -41,7 +52,7 @@ fn play(question: &str, tools: &Toolbox, mut script: impl FnMut(&Prompt) -> Valu
                     .unwrap();
             }
             Step::Generate(prompt) if prompt.about == "kind of question" => run
-                .generated(r#"{"place":"both","calculate":"compare_and_arithmetic"}"#)
+                .generated(&json!({"place": place, "calculate": calculate}).to_string())
                 .unwrap(),
             Step::Generate(prompt) => run.generated(&script(&prompt).to_string()).unwrap(),
             Step::Done(outcome) => return outcome,
@@ -82,7 +93,7 @@ fn extracted(prompt: &Prompt) -> Value {
 fn plans_reads_folds_calculates_and_answers_with_citations() {
     let (_dir, tools) = folder();
     let mut decisions =
-        vec![json!({"need": "product", "compute": {"a": "40.00", "op": "multiply", "b": "14"}})];
+        vec![json!({"reasoning": "product", "compute": {"expression": "40.00 * 14"}})];
     let outcome = play(
         "Which contract ends first, what is its fee in total?",
         &tools,
@@ -91,7 +102,7 @@ fn plans_reads_folds_calculates_and_answers_with_citations() {
             "compare" => json!({"pick": "earliest", "fact": "end date"}),
             "compute" => decisions
                 .pop()
-                .unwrap_or(json!({"need": "nothing", "compute": null})),
+                .unwrap_or(json!({"reasoning": "nothing", "compute": null})),
             "answer" => json!({
                 "answer": "The cleaning contract ends first, on 31 December 2024, and costs 560.",
                 "cite": [2],
@@ -128,7 +139,7 @@ fn an_invented_number_goes_back_and_an_honest_answer_passes() {
         &tools,
         |prompt| match prompt.about.as_str() {
             "plan" => plan(&["cleaning.md"], &[]),
-            "compute" => json!({"need": "nothing", "compute": null}),
+            "compute" => json!({"reasoning": "nothing", "compute": null}),
             "answer" => answers.pop().unwrap(),
             _ => extracted(prompt),
         },
@@ -146,7 +157,7 @@ fn nothing_but_inventions_ends_as_not_found() {
         &tools,
         |prompt| match prompt.about.as_str() {
             "plan" => plan(&["cleaning.md"], &[]),
-            "compute" => json!({"need": "nothing", "compute": null}),
+            "compute" => json!({"reasoning": "nothing", "compute": null}),
             "answer" => json!({"answer": "Mr Pemberton says 99.", "cite": [1]}),
             _ => extracted(prompt),
         },
@@ -163,7 +174,7 @@ fn a_table_is_queried_and_its_rows_are_cited() {
         &tools,
         |prompt| match prompt.about.as_str() {
             "plan" => json!({"facts": [], "documents": [], "tables": ["tickets.csv"]}),
-            "compute" => json!({"need": "nothing", "compute": null}),
+            "compute" => json!({"reasoning": "nothing", "compute": null}),
             "answer" => json!({"answer": "The small hall had 25 seats.", "cite": [1]}),
             about if about.starts_with("query") => json!({
                 "where": [{"column": "hall", "op": "eq", "value": "small"}],
@@ -183,11 +194,11 @@ fn what_is_missing_sends_the_run_back_to_read_more() {
     let outcome = play("zzz", &tools, |prompt| match prompt.about.as_str() {
         "plan" => plan(&["lease.md"], &[]),
         "compare" => json!({"pick": "earliest", "fact": "end date"}),
-        "compute" => json!({"need": "nothing", "compute": null}),
+        "compute" => json!({"reasoning": "nothing", "compute": null}),
         "answer" => {
             asked += 1;
             if asked == 1 {
-                json!({"missing": "the cleaning", "read": ["cleaning.md"]})
+                json!({"missing": "end of the cleaning"})
             } else {
                 json!({"answer": "It ends on 31 December 2024.", "cite": [2]})
             }
@@ -210,4 +221,118 @@ fn text_that_is_no_record_leaves_the_run_where_it_was() {
         assert!(run.generated(text).is_err(), "{text:?}");
         assert_eq!(run, before);
     }
+}
+
+fn box_of(files: &[(&str, &str)]) -> (tempfile::TempDir, Toolbox) {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        fs::write(dir.path().join(name), text).unwrap();
+    }
+    let tools = Toolbox::read_only(&Folder::open(dir.path()).unwrap()).unwrap();
+    (dir, tools)
+}
+
+#[test]
+fn a_name_that_no_file_holds_ends_the_run_without_a_call() {
+    let (_dir, tools) = folder();
+    let question = "When does our contract with Fenwick Packaging end?";
+    let outcome = play(question, &tools, |prompt| panic!("asked {}", prompt.about));
+    assert_eq!(outcome.stop, StopReason::NotFound);
+    assert_eq!(
+        outcome.answer,
+        "Not found: no file mentions Fenwick Packaging."
+    );
+}
+
+const MAINTENANCE: &str = "Agreement MA-114\n\nWith Halder Machines Ltd.\n\n1. The fee is 75.00 per month.\n\n2. The term ends on 30 April 2025.\n";
+const LETTER: &str = "About agreement MA-114\n\nDear all,\n\nour fee rises to 80.00 per month in May.\n\nThe roses are in bloom.\n";
+
+#[test]
+fn the_document_in_question_brings_along_the_letter_that_changes_it() {
+    let (_dir, tools) = box_of(&[
+        ("maintenance.txt", MAINTENANCE),
+        ("letter.txt", LETTER),
+        ("cleaning.md", CLEANING),
+    ]);
+    let mut read = Vec::new();
+    let outcome = play_as(
+        "documents",
+        "arithmetic",
+        "What does the maintenance cost in a year?",
+        &tools,
+        |prompt| match prompt.about.as_str() {
+            "plan" => json!({
+                "facts": [{"fact": "fee", "kind": "number"}],
+                "documents": ["maintenance.txt"], "tables": [],
+            }),
+            "compute" => {
+                json!({"reasoning": "the new fee", "compute": {"expression": "80.00 * 12"}})
+            }
+            "answer" => json!({"answer": "It costs 960.", "cite": [1]}),
+            about => {
+                read.push(about.to_owned());
+                if about.ends_with("letter.txt") {
+                    json!({"lines": [
+                        "our fee rises to 80.00 per month in May.",
+                        "The roses are in bloom.",
+                    ]})
+                } else {
+                    json!({"facts": {"fee": {"line": "1. The fee is 75.00 per month.", "fee": "75.00"}}, "other_lines": []})
+                }
+            }
+        },
+    );
+    assert_eq!(read, ["read maintenance.txt", "read letter.txt"]);
+    assert_eq!(outcome.calculations[0].result, "960");
+    // The letter is cited for its number, whatever the model cites; the roses are no evidence.
+    let cited: Vec<&str> = outcome
+        .citations
+        .iter()
+        .map(|citation| citation.quote.as_str())
+        .collect();
+    assert_eq!(
+        cited,
+        [
+            "1. The fee is 75.00 per month.",
+            "our fee rises to 80.00 per month in May."
+        ]
+    );
+}
+
+#[test]
+fn a_query_without_a_row_is_asked_once_more_and_the_identifier_is_cited() {
+    let (_dir, tools) = box_of(&[(
+        "invoices.csv",
+        "invoice,firm,amount\nAB-1001,Acme,10\nAB-1002,Bolt,20\n",
+    )]);
+    let mut asked = 0;
+    let outcome = play_as(
+        "table",
+        "nothing",
+        "How much is invoice AB-1002?",
+        &tools,
+        |prompt| match prompt.about.as_str() {
+            "plan" => json!({"facts": [], "documents": [], "tables": ["invoices.csv"]}),
+            "answer" => json!({"answer": "It is 20.", "cite": [2]}),
+            _ => {
+                asked += 1;
+                let invoice = if asked == 1 { "AB-1001" } else { "AB-1002" };
+                json!({
+                    "where": [
+                        {"column": "invoice", "op": "eq", "value": invoice},
+                        {"column": "firm", "op": "eq", "value": "Bolt"},
+                    ],
+                    "group_by": null, "compute": "rows", "column": null, "order": "none",
+                })
+            }
+        },
+    );
+    assert_eq!(asked, 2);
+    assert_eq!(outcome.stop, StopReason::Done);
+    assert!(
+        outcome
+            .citations
+            .iter()
+            .any(|one| one.quote.contains("AB-1002,Bolt"))
+    );
 }

@@ -6,7 +6,7 @@ use super::*;
 
 fn tools() -> Toolbox {
     let data = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/data");
-    built_in(&Folder::open(data).unwrap()).unwrap()
+    Toolbox::read_write(&Folder::open(data).unwrap()).unwrap()
 }
 
 fn call(name: &str, args: Value) -> ToolOutput {

@@ -1,6 +1,6 @@
-//! The built-in tools that change nothing, in one box.
+//! The built-in tools in one box.
 
-use super::{Folder, ToolError, Toolbox, calculate, date, list, read, search, table};
+use super::{Folder, ToolError, Toolbox, calculate, date, list, read, search, table, write};
 
 impl Toolbox {
     /// `list`, `read`, `search`, `table` and `profile` over a folder, and `calculate` and `date`.
@@ -17,6 +17,16 @@ impl Toolbox {
             .add(profile(folder.clone()))?
             .add(calculate::tool())?
             .add(date::tool())?;
+        Ok(tools)
+    }
+
+    /// [`Toolbox::read_only`] and `write`, which needs an approval for each call.
+    ///
+    /// # Errors
+    /// None in practice: the names are different.
+    pub fn read_write(folder: &Folder) -> Result<Self, ToolError> {
+        let mut tools = Self::read_only(folder)?;
+        tools.add(write::tool(folder.clone()))?;
         Ok(tools)
     }
 }

@@ -21,7 +21,7 @@ pub mod table;
 mod toolbox;
 mod typed;
 mod wide;
-mod words;
+pub(crate) mod words;
 pub mod write;
 
 use std::fmt;
@@ -142,24 +142,6 @@ impl ToolOutput {
             truncated: false,
         })
     }
-}
-
-/// All built-in tools on one folder: `list`, `read`, `search`, `table`, `calculate`, `date`, and
-/// `write`, which needs an approval for each call.
-///
-/// # Errors
-/// Those of [`Toolbox::add`], which these names do not meet.
-pub fn built_in(folder: &Folder) -> Result<Toolbox, ToolError> {
-    let mut tools = Toolbox::new();
-    tools
-        .add(list::tool(folder.clone()))?
-        .add(read::tool(folder.clone()))?
-        .add(search::tool(folder.clone()))?
-        .add(table::tool(folder.clone()))?
-        .add(calculate::tool())?
-        .add(date::tool())?
-        .add(write::tool(folder.clone()))?;
-    Ok(tools)
 }
 
 /// `text` cut to at most `max` bytes at a character border, and whether it was cut.

@@ -30,6 +30,9 @@ pub struct SearchArgs {
     /// Look for the query as it stands instead of its words, in any case and spacing.
     #[serde(default)]
     pub exact: bool,
+    /// Rank whole files instead of passages.
+    #[serde(default)]
+    pub by_file: bool,
     /// Only in this file or directory.
     #[serde(default)]
     pub path: Option<String>,
@@ -99,7 +102,7 @@ pub fn search(
         let matched = places.len();
         (places.into_iter().take(limit).collect(), matched)
     } else {
-        rank(&files, query, limit, context)?
+        rank(&files, query, args.by_file, limit, context)?
     };
     Ok(SearchResult {
         hits,
@@ -163,6 +166,7 @@ struct Passage {
 fn rank(
     files: &[TextFile],
     query: &str,
+    by_file: bool,
     limit: usize,
     context: &ToolContext<'_>,
 ) -> Result<(Vec<Hit>, usize), ToolError> {
@@ -188,7 +192,13 @@ fn rank(
     let mut total_length = 0.0;
     for (number, file) in files.iter().enumerate() {
         context.check()?;
-        for (first, last, heading, lines) in passages_of(file) {
+        let passages_here = if by_file {
+            let lines: Vec<&str> = file.lines().collect();
+            vec![(1, lines.len().max(1), "", lines)]
+        } else {
+            passages_of(file)
+        };
+        for (first, last, heading, lines) in passages_here {
             let mut counts = vec![0.0; words.len()];
             let mut length = 0.0;
             for stem in lines.iter().flat_map(|line| stems(line)) {
@@ -206,7 +216,7 @@ fn rank(
                     fits = true;
                 }
             }
-            if !fits {
+            if !fits && !by_file {
                 continue;
             }
             for stem in stems(&file.path).chain(stems(heading)) {
@@ -215,6 +225,10 @@ fn rank(
                 {
                     counts[*word] = CONTEXT_WEIGHT;
                 }
+            }
+            // A file may fit by its name alone.
+            if counts.iter().all(|count| *count == 0.0) {
+                continue;
             }
             passages.push(Passage {
                 file: number,

@@ -61,6 +61,11 @@ fn stem(word: &str) -> String {
     } else {
         word.to_owned()
     };
+    // "quarterly" meets "quarter", "monthly" "month".
+    let singular = match singular.strip_suffix("ly") {
+        Some(base) if base.len() >= 4 => base.to_owned(),
+        _ => singular,
+    };
     let vowels = |base: &str| base.len() >= 3 && base.contains(|c| "aeiouy".contains(c));
     let base = ["ing", "ed"]
         .iter()
@@ -116,6 +121,7 @@ mod tests {
             "box boxes",
             "renew renews renewed renewing",
             "tax taxes taxed",
+            "quarter quarters quarterly",
         ] {
             let stems = all(group);
             assert!(stems.iter().all(|stem| *stem == stems[0]), "{stems:?}");

@@ -53,12 +53,15 @@ pub struct Condition {
     /// How to compare.
     pub op: Compare,
     /// What to compare with: a number, a date (also a month such as 2025-03, a quarter such as
-    /// Q1 2025, or a year), or text.
-    #[serde(deserialize_with = "scalar")]
+    /// Q1 2025, or a year), or text. Not looked at where `other_column` is given.
+    #[serde(default, deserialize_with = "scalar")]
     pub value: String,
     /// The upper end, for between.
     #[serde(default, deserialize_with = "optional_scalar")]
     pub to: Option<String>,
+    /// Compare with this column of the same row instead of a value.
+    #[serde(default)]
+    pub other_column: Option<String>,
 }
 
 /// How a cell is compared. Numbers, dates and text compare as what the column holds; text in
@@ -161,6 +164,12 @@ pub enum TableError {
     ColumnNeeded {
         /// The operation.
         op: AggregateOp,
+    },
+    /// A comparison that two columns of a row do not take part in.
+    #[error("{op:?} does not compare two columns")]
+    NotOfColumns {
+        /// The comparison.
+        op: Compare,
     },
     /// `between` without its upper end.
     #[error("between needs both value and to")]

@@ -140,6 +140,7 @@ enum Wanted {
     Number(Decimal, Decimal),
     Period((Date, Date), (Date, Date)),
     Text(String, String),
+    Column(usize),
     Missing,
 }
 
@@ -147,6 +148,13 @@ impl Test {
     fn compile(table: &Table, condition: &Condition) -> Result<Self, TableError> {
         let column = table.column(&condition.column)?;
         let (op, text) = (condition.op, condition.value.as_str());
+        if let Some(other) = &condition.other_column {
+            if matches!(op, Compare::Contains | Compare::Between) {
+                return Err(TableError::NotOfColumns { op });
+            }
+            let value = Wanted::Column(table.column(other)?);
+            return Ok(Self { column, op, value });
+        }
         let upper = match (op, condition.to.as_deref()) {
             (Compare::Between, None) => return Err(TableError::UpperNeeded),
             (Compare::Between, Some(to)) => to,
@@ -189,6 +197,9 @@ impl Test {
     /// Whether the row meets the condition; `None` where its cell does not compare.
     fn holds(&self, table: &Table, row: &Row) -> Option<bool> {
         let written = row.cell(self.column);
+        if let Wanted::Column(other) = self.value {
+            return self.holds_between(&table.value(row, self.column), &table.value(row, other));
+        }
         let cell = match (&self.value, self.op) {
             (Wanted::Missing, op) => return Some(is_missing(written) == (op == Compare::Eq)),
             (Wanted::Text(part, _), Compare::Contains) => {
@@ -216,6 +227,18 @@ impl Test {
                 };
             }
         })
+    }
+
+    /// Whether two cells of a row meet the condition; what is missing meets none but `ne`.
+    fn holds_between(&self, a: &Cell, b: &Cell) -> Option<bool> {
+        let order = match (a, b) {
+            (Cell::Missing, _) | (_, Cell::Missing) => return Some(self.op == Compare::Ne),
+            (Cell::Number { .. }, Cell::Number { .. })
+            | (Cell::Date(_), Cell::Date(_))
+            | (Cell::Text(_), Cell::Text(_)) => compare(a, b),
+            _ => return None,
+        };
+        Some(self.compares(order, order))
     }
 
     fn compares(&self, low: Ordering, high: Ordering) -> bool {

@@ -31,6 +31,29 @@ fn text(table: &Table, args: Value) -> String {
     ask(table, args).map_or_else(|error| error.to_string(), |result| result.text(10_000))
 }
 
+#[test]
+fn two_columns_of_a_row_are_compared() {
+    let stock = parse("article,count,level,note\na,5,9,x\nb,9,5,x\nc,,5,x\nd,7,7,x\n");
+    let below = |op: &str| {
+        let filter = json!([{"column": "count", "op": op, "other_column": "level"}]);
+        let rows = json!({"filter": filter, "aggregate": {"op": "rows"}});
+        let result = ask(&stock, rows)?;
+        Ok::<_, TableError>(result.rows.iter().map(|row| row.line).collect::<Vec<_>>())
+    };
+    assert_eq!(below("lt").unwrap(), [2]);
+    assert_eq!(below("le").unwrap(), [2, 5]);
+    assert_eq!(below("gt").unwrap(), [3]);
+    assert!(matches!(
+        below("contains"),
+        Err(TableError::NotOfColumns { .. })
+    ));
+    let mixed = json!({
+        "filter": [{"column": "count", "op": "lt", "other_column": "note"}],
+        "aggregate": {"op": "count"},
+    });
+    assert_eq!(ask(&stock, mixed).unwrap().incomparable, [2, 3, 5]);
+}
+
 const SALES: &str = "\
 Date,Customer,Region,Amount,Note
 2025-01-02,Acme,North,\"$1,200.50\",
