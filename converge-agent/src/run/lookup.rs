@@ -67,7 +67,9 @@ pub(super) fn named_in(text: &str) -> Vec<Named> {
             });
             continue;
         }
-        let begins = sentence_begins(&whole[..fact.span.start]);
+        let before = whole[..fact.span.start].trim_end();
+        let titled = before.split(' ').next_back().is_some_and(is_title);
+        let begins = !titled && sentence_begins(before);
         let words: Vec<&str> = text
             .split(' ')
             .skip(usize::from(begins))
@@ -75,7 +77,12 @@ pub(super) fn named_in(text: &str) -> Vec<Named> {
             .collect();
         let first = words.first().copied().unwrap_or_default();
         let low = first.chars().any(char::is_lowercase);
-        if !fact.weak && letters >= 4 && first.len() >= 4 && low && !is_month_or_weekday(first) {
+        if (!fact.weak || titled)
+            && letters >= 4
+            && first.len() >= 4
+            && low
+            && !is_month_or_weekday(first)
+        {
             found.push(Named {
                 text: words.join(" "),
                 identifier: false,
@@ -86,9 +93,7 @@ pub(super) fn named_in(text: &str) -> Vec<Named> {
 }
 
 fn sentence_begins(before: &str) -> bool {
-    let before = before.trim_end();
-    let titled = before.split(' ').next_back().is_some_and(is_title);
-    before.is_empty() || !titled && before.ends_with(['.', '?', '!', ':'])
+    before.is_empty() || before.ends_with(['.', '?', '!', ':'])
 }
 
 fn is_title(word: &str) -> bool {

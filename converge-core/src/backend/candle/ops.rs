@@ -180,7 +180,10 @@ mod tests {
         assert_eq!(a.dims(), b.dims());
         let difference = (a - b).unwrap().abs().unwrap().flatten_all().unwrap();
         let largest = difference.max(0).unwrap().to_scalar::<f32>().unwrap();
-        assert!(largest < 1e-6, "{largest}");
+        // A few roundings of the largest value: the order of the sums differs.
+        let scale = b.abs().unwrap().flatten_all().unwrap().max(0).unwrap();
+        let scale = scale.to_scalar::<f32>().unwrap().max(1.0);
+        assert!(largest < 4e-6 * scale, "{largest} of {scale}");
     }
 
     /// What other devices run, run on the CPU too.
