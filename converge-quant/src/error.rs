@@ -179,6 +179,35 @@ pub enum QuantError {
         found: usize,
     },
 
+    /// Numbers were to be encoded in a type that this crate does not encode.
+    #[error("there is no encoder for {ggml_type}")]
+    NoEncoder {
+        /// The type.
+        ggml_type: GgmlType,
+    },
+
+    /// Numbers to encode that end inside a block.
+    #[error("{numbers} numbers are no whole blocks of {ggml_type} ({block_len} numbers each)")]
+    PartialRow {
+        /// The type to encode.
+        ggml_type: GgmlType,
+        /// How many numbers there are.
+        numbers: usize,
+        /// Numbers of one block.
+        block_len: usize,
+    },
+
+    /// A number that a type cannot hold: infinite, no number, or too large.
+    #[error("number {position} is {value}: {ggml_type} cannot hold it")]
+    Unencodable {
+        /// The type to encode.
+        ggml_type: GgmlType,
+        /// Which of the numbers.
+        position: usize,
+        /// The number.
+        value: f32,
+    },
+
     /// candle could not take over a tensor.
     #[cfg(feature = "candle")]
     #[error("tensor {tensor:?}: {source}")]

@@ -19,7 +19,8 @@
 //!
 //! - [`gguf`] trusts nothing in a file: counts, lengths, offsets and types are checked before
 //!   anything is allocated for them, and what is wrong is a [`QuantError`] with field and offset.
-//! - [`format`](mod@format) decodes each block format bit for bit as ggml's reference does.
+//! - [`format`](mod@format) decodes each block format bit for bit as ggml's reference does, and
+//!   encodes most of them by llama.cpp's searches.
 //! - `candle` (feature `candle`, on by default) is the only module that knows candle.
 //!
 //! Nothing here knows what a model is: names of tensors and keys mean nothing to this crate.

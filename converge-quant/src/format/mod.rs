@@ -1,4 +1,4 @@
-//! Block formats of ggml: how the bytes of a tensor become numbers.
+//! Block formats of ggml: how the bytes of a tensor become numbers, and numbers bytes.
 //!
 //! A format stores a row as a sequence of blocks, each of a fixed number of elements in a fixed
 //! number of bytes. Every format has a module with its block as a struct whose size is checked at
@@ -36,6 +36,8 @@ pub mod q5_k;
 pub mod q6_k;
 pub mod q8_0;
 pub mod q8_k;
+mod scales_mins;
+mod search;
 
 use half::f16;
 
@@ -84,6 +86,83 @@ pub fn decode(ggml_type: GgmlType, bytes: &[u8], out: &mut [f32]) -> Result<()> 
         GgmlType::IQ4_XS => iq4_xs::decode(bytes, out),
         GgmlType::MXFP4 => mxfp4::decode(bytes, out),
         _ => Err(QuantError::NoDecoder { ggml_type }),
+    }
+}
+
+/// A block that numbers can be rounded to.
+pub trait Encode<const BYTES: usize, const LEN: usize>: Block<BYTES, LEN> {
+    /// The block nearest to these numbers, as the format's search finds it; they must be finite.
+    fn encode(numbers: &[f32; LEN]) -> Self;
+
+    /// Writes the fields, as [`Block::read`] reads them.
+    fn write(&self, out: &mut [u8; BYTES]);
+}
+
+/// Encodes numbers as whole blocks of `ggml_type` and appends them to `out`: the inverse of
+/// [`decode`], up to rounding. The result depends on nothing but the numbers of each block.
+///
+/// Roundings and searches are those of llama.cpp's `quantize_row_*_ref`, without an importance
+/// matrix.
+///
+/// # Errors
+///
+/// - [`QuantError::NoEncoder`]: there is no encoder for the type.
+/// - [`QuantError::PartialRow`]: the numbers are no whole blocks.
+/// - [`QuantError::Unencodable`]: a number is not finite, or beyond half precision where the type
+///   keeps its scales in it. What was appended before the error is to be thrown away.
+pub fn encode(ggml_type: GgmlType, numbers: &[f32], out: &mut Vec<u8>) -> Result<()> {
+    match ggml_type {
+        GgmlType::F32 => plain::encode_f32(numbers, out),
+        GgmlType::F16 => plain::encode_f16(numbers, out),
+        GgmlType::BF16 => plain::encode_bf16(numbers, out),
+        GgmlType::Q4_0 => q4_0::encode(numbers, out),
+        GgmlType::Q4_1 => q4_1::encode(numbers, out),
+        GgmlType::Q5_0 => q5_0::encode(numbers, out),
+        GgmlType::Q5_1 => q5_1::encode(numbers, out),
+        GgmlType::Q8_0 => q8_0::encode(numbers, out),
+        GgmlType::Q4_K => q4_k::encode(numbers, out),
+        GgmlType::Q5_K => q5_k::encode(numbers, out),
+        GgmlType::Q6_K => q6_k::encode(numbers, out),
+        _ => Err(QuantError::NoEncoder { ggml_type }),
+    }
+}
+
+/// Encodes blocks of one format, numbers checked.
+fn encode_blocks<B, const BYTES: usize, const LEN: usize>(
+    numbers: &[f32],
+    out: &mut Vec<u8>,
+) -> Result<()>
+where
+    B: Encode<BYTES, LEN>,
+{
+    let (blocks, rest) = numbers.as_chunks::<LEN>();
+    if !rest.is_empty() {
+        return Err(QuantError::PartialRow {
+            ggml_type: B::TYPE,
+            numbers: numbers.len(),
+            block_len: LEN,
+        });
+    }
+    check(B::TYPE, numbers, f16::MAX.to_f32())?;
+    out.reserve(blocks.len() * BYTES);
+    let mut bytes = [0; BYTES];
+    for block in blocks {
+        B::encode(block).write(&mut bytes);
+        out.extend_from_slice(&bytes);
+    }
+    Ok(())
+}
+
+/// Numbers must be finite and at most `most` away from zero.
+fn check(ggml_type: GgmlType, numbers: &[f32], most: f32) -> Result<()> {
+    let held = |x: &f32| x.is_finite() && x.abs() <= most;
+    match numbers.iter().position(|x| !held(x)) {
+        None => Ok(()),
+        Some(position) => Err(QuantError::Unencodable {
+            ggml_type,
+            position,
+            value: numbers[position],
+        }),
     }
 }
 

@@ -1,7 +1,7 @@
 //! F32, F16 and BF16: numbers as they are, a block of one element.
 
-use half::f16;
 use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
 
 use crate::{GgmlType, QuantError, Result};
 
@@ -48,6 +48,43 @@ pub fn decode_bf16(bytes: &[u8], out: &mut [f32]) -> Result<()> {
     for (out, &number) in out.iter_mut().zip(numbers) {
         *out = f32::from_bits(u32::from(u16::from_le_bytes(number)) << 16);
     }
+    Ok(())
+}
+
+/// Encodes single-precision numbers as they are.
+///
+/// # Errors
+///
+/// [`QuantError::Unencodable`]: a number is not finite.
+pub fn encode_f32(numbers: &[f32], out: &mut Vec<u8>) -> Result<()> {
+    super::check(GgmlType::F32, numbers, f32::MAX)?;
+    out.extend(numbers.iter().flat_map(|x| x.to_le_bytes()));
+    Ok(())
+}
+
+/// Encodes numbers rounded to half precision, ties to even.
+///
+/// # Errors
+///
+/// [`QuantError::Unencodable`]: a number is not finite, or beyond ±65504.
+pub fn encode_f16(numbers: &[f32], out: &mut Vec<u8>) -> Result<()> {
+    super::check(GgmlType::F16, numbers, f16::MAX.to_f32())?;
+    out.extend(numbers.iter().flat_map(|&x| f16::from_f32(x).to_le_bytes()));
+    Ok(())
+}
+
+/// Encodes numbers rounded to brain floats, ties to even.
+///
+/// # Errors
+///
+/// [`QuantError::Unencodable`]: a number is not finite, or beyond what a brain float can say.
+pub fn encode_bf16(numbers: &[f32], out: &mut Vec<u8>) -> Result<()> {
+    super::check(GgmlType::BF16, numbers, bf16::MAX.to_f32())?;
+    out.extend(
+        numbers
+            .iter()
+            .flat_map(|&x| bf16::from_f32(x).to_le_bytes()),
+    );
     Ok(())
 }
 

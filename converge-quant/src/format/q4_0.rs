@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use super::{Block, field, half_field};
+use super::{Block, Encode, field, half_field, search};
 use crate::{GgmlType, Result};
 
 /// One block: byte `j` holds element `j` in its low and element `j + 16` in its high half.
@@ -42,4 +42,36 @@ impl Block<18, 32> for BlockQ4_0 {
 /// [`crate::QuantError::PartialBlock`] and [`crate::QuantError::DecodeLength`] on wrong lengths.
 pub fn decode(bytes: &[u8], out: &mut [f32]) -> Result<()> {
     super::decode_blocks::<BlockQ4_0, _, _>(bytes, out)
+}
+
+impl Encode<18, 32> for BlockQ4_0 {
+    fn encode(numbers: &[f32; 32]) -> Self {
+        // The farthest number becomes −8 exactly.
+        let d = search::greatest(numbers) / -8.0;
+        let inverse = search::inverse(d);
+        let q = numbers.map(|x| ((x * inverse + 8.5) as u8).min(15));
+        Self {
+            d: f16::from_f32(d),
+            qs: low_bits(&q),
+        }
+    }
+
+    fn write(&self, out: &mut [u8; 18]) {
+        out[0..2].copy_from_slice(&self.d.to_le_bytes());
+        out[2..18].copy_from_slice(&self.qs);
+    }
+}
+
+/// Encodes whole blocks; see [`super::encode`].
+///
+/// # Errors
+///
+/// [`crate::QuantError::PartialRow`] and [`crate::QuantError::Unencodable`].
+pub fn encode(numbers: &[f32], out: &mut Vec<u8>) -> Result<()> {
+    super::encode_blocks::<BlockQ4_0, _, _>(numbers, out)
+}
+
+/// The low four bits of 32 numbers: elements `j` and `j + 16` are the halves of byte `j`.
+pub(super) fn low_bits(q: &[u8; 32]) -> [u8; 16] {
+    std::array::from_fn(|j| q[j] & 0x0f | q[j + 16] << 4)
 }

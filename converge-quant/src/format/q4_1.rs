@@ -2,7 +2,8 @@
 
 use half::f16;
 
-use super::{Block, field, half_field};
+use super::q4_0::low_bits;
+use super::{Block, Encode, field, half_field, search};
 use crate::{GgmlType, Result};
 
 /// One block: byte `j` holds element `j` in its low and element `j + 16` in its high half.
@@ -45,4 +46,32 @@ impl Block<20, 32> for BlockQ4_1 {
 /// [`crate::QuantError::PartialBlock`] and [`crate::QuantError::DecodeLength`] on wrong lengths.
 pub fn decode(bytes: &[u8], out: &mut [f32]) -> Result<()> {
     super::decode_blocks::<BlockQ4_1, _, _>(bytes, out)
+}
+
+impl Encode<20, 32> for BlockQ4_1 {
+    fn encode(numbers: &[f32; 32]) -> Self {
+        let (d, m) = search::range(numbers, 15.0);
+        let inverse = search::inverse(d);
+        let q = numbers.map(|x| (((x - m) * inverse + 0.5) as u8).min(15));
+        Self {
+            d: f16::from_f32(d),
+            m: f16::from_f32(m),
+            qs: low_bits(&q),
+        }
+    }
+
+    fn write(&self, out: &mut [u8; 20]) {
+        out[0..2].copy_from_slice(&self.d.to_le_bytes());
+        out[2..4].copy_from_slice(&self.m.to_le_bytes());
+        out[4..20].copy_from_slice(&self.qs);
+    }
+}
+
+/// Encodes whole blocks; see [`super::encode`].
+///
+/// # Errors
+///
+/// [`crate::QuantError::PartialRow`] and [`crate::QuantError::Unencodable`].
+pub fn encode(numbers: &[f32], out: &mut Vec<u8>) -> Result<()> {
+    super::encode_blocks::<BlockQ4_1, _, _>(numbers, out)
 }

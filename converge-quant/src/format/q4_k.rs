@@ -2,7 +2,8 @@
 
 use half::f16;
 
-use super::{Block, QK_K, field, half_field};
+use super::search::Steps;
+use super::{Block, Encode, QK_K, field, half_field, scales_mins};
 use crate::{GgmlType, Result};
 
 /// One block, four quarters of 64 elements.
@@ -16,7 +17,7 @@ pub struct BlockQ4K {
     pub d: f16,
     /// Scale of the minima, which are subtracted.
     pub dmin: f16,
-    /// Eight scales and eight minima of 6 bits; see [`BlockQ4K::decode`].
+    /// Eight scales and eight minima of 6 bits.
     pub scales: [u8; 12],
     /// Two 4-bit numbers a byte.
     pub qs: [u8; 128],
@@ -37,7 +38,7 @@ impl Block<144, QK_K> for BlockQ4K {
 
     fn decode(&self, out: &mut [f32; QK_K]) {
         let (d, dmin) = (self.d.to_f32(), self.dmin.to_f32());
-        let scales = scales_and_mins(&self.scales);
+        let scales = scales_mins::unpack(&self.scales);
         let quarters = self.qs.as_chunks::<32>().0.iter();
         for ((i, qs), out) in quarters.enumerate().zip(out.as_chunks_mut::<64>().0) {
             let (low, high) = out.split_at_mut(32);
@@ -62,20 +63,34 @@ pub fn decode(bytes: &[u8], out: &mut [f32]) -> Result<()> {
     super::decode_blocks::<BlockQ4K, _, _>(bytes, out)
 }
 
-/// The eight (scale, minimum) pairs, each 0 to 63, of Q4_K and Q5_K.
-///
-/// Byte `j < 4` holds scale `j` and byte `4 + j` minimum `j` in their low six bits. For `j ≥ 4` the
-/// low four bits of the scale and of the minimum are the halves of byte `4 + j`, and the two high
-/// bits are what is left on top of the bytes `j − 4` and `j`.
-pub(super) fn scales_and_mins(packed: &[u8; 12]) -> [(u8, u8); 8] {
-    std::array::from_fn(|j| {
-        if j < 4 {
-            (packed[j] & 63, packed[j + 4] & 63)
-        } else {
-            (
-                packed[j + 4] & 0x0f | packed[j - 4] >> 6 << 4,
-                packed[j + 4] >> 4 | packed[j] >> 6 << 4,
-            )
+impl Encode<144, QK_K> for BlockQ4K {
+    fn encode(numbers: &[f32; QK_K]) -> Self {
+        let steps = Steps {
+            first: -1.0,
+            count: 20,
+        };
+        let found = scales_mins::encode(numbers, 15, &steps);
+        Self {
+            d: found.d,
+            dmin: found.dmin,
+            scales: found.scales,
+            qs: scales_mins::low_bits(&found.q),
         }
-    })
+    }
+
+    fn write(&self, out: &mut [u8; 144]) {
+        out[0..2].copy_from_slice(&self.d.to_le_bytes());
+        out[2..4].copy_from_slice(&self.dmin.to_le_bytes());
+        out[4..16].copy_from_slice(&self.scales);
+        out[16..144].copy_from_slice(&self.qs);
+    }
+}
+
+/// Encodes whole blocks; see [`super::encode`].
+///
+/// # Errors
+///
+/// [`crate::QuantError::PartialRow`] and [`crate::QuantError::Unencodable`].
+pub fn encode(numbers: &[f32], out: &mut Vec<u8>) -> Result<()> {
+    super::encode_blocks::<BlockQ4K, _, _>(numbers, out)
 }

@@ -2,7 +2,8 @@
 
 use half::f16;
 
-use super::{Block, field, half_field};
+use super::q4_0::low_bits;
+use super::{Block, Encode, field, half_field, search};
 use crate::{GgmlType, Result};
 
 /// One block: the low four bits as in Q4_0, the fifth bit of element `j` is bit `j` of `qh`.
@@ -49,8 +50,42 @@ pub fn decode(bytes: &[u8], out: &mut [f32]) -> Result<()> {
     super::decode_blocks::<BlockQ5_0, _, _>(bytes, out)
 }
 
+impl Encode<22, 32> for BlockQ5_0 {
+    fn encode(numbers: &[f32; 32]) -> Self {
+        // The farthest number becomes −16 exactly.
+        let d = search::greatest(numbers) / -16.0;
+        let inverse = search::inverse(d);
+        let q = numbers.map(|x| ((x * inverse + 16.5) as u8).min(31));
+        Self {
+            d: f16::from_f32(d),
+            qh: fifth_bits(&q),
+            qs: low_bits(&q),
+        }
+    }
+
+    fn write(&self, out: &mut [u8; 22]) {
+        out[0..2].copy_from_slice(&self.d.to_le_bytes());
+        out[2..6].copy_from_slice(&self.qh);
+        out[6..22].copy_from_slice(&self.qs);
+    }
+}
+
+/// Encodes whole blocks; see [`super::encode`].
+///
+/// # Errors
+///
+/// [`crate::QuantError::PartialRow`] and [`crate::QuantError::Unencodable`].
+pub fn encode(numbers: &[f32], out: &mut Vec<u8>) -> Result<()> {
+    super::encode_blocks::<BlockQ5_0, _, _>(numbers, out)
+}
+
 /// Elements `j` and `j + 16` of a block, 0 to 31, from their low bits `q` and all fifth bits `qh`.
 pub(super) fn with_fifth_bit(q: u8, qh: u32, j: usize) -> (u8, u8) {
     let bit = |at: usize| if qh >> at & 1 == 1 { 0x10 } else { 0 };
     (q & 0x0f | bit(j), q >> 4 | bit(j + 16))
+}
+
+/// The fifth bits of 32 numbers, as [`with_fifth_bit`] reads them.
+pub(super) fn fifth_bits(q: &[u8; 32]) -> [u8; 4] {
+    std::array::from_fn(|byte| (0..8).fold(0u8, |bits, i| bits | (q[8 * byte + i] >> 4 & 1) << i))
 }

@@ -2,8 +2,9 @@
 
 use half::f16;
 
-use super::q5_0::with_fifth_bit;
-use super::{Block, field, half_field};
+use super::q4_0::low_bits;
+use super::q5_0::{fifth_bits, with_fifth_bit};
+use super::{Block, Encode, field, half_field, search};
 use crate::{GgmlType, Result};
 
 /// One block: the low four bits as in Q4_1, the fifth bit of element `j` is bit `j` of `qh`.
@@ -51,4 +52,34 @@ impl Block<24, 32> for BlockQ5_1 {
 /// [`crate::QuantError::PartialBlock`] and [`crate::QuantError::DecodeLength`] on wrong lengths.
 pub fn decode(bytes: &[u8], out: &mut [f32]) -> Result<()> {
     super::decode_blocks::<BlockQ5_1, _, _>(bytes, out)
+}
+
+impl Encode<24, 32> for BlockQ5_1 {
+    fn encode(numbers: &[f32; 32]) -> Self {
+        let (d, m) = search::range(numbers, 31.0);
+        let inverse = search::inverse(d);
+        let q = numbers.map(|x| (((x - m) * inverse + 0.5) as u8).min(31));
+        Self {
+            d: f16::from_f32(d),
+            m: f16::from_f32(m),
+            qh: fifth_bits(&q),
+            qs: low_bits(&q),
+        }
+    }
+
+    fn write(&self, out: &mut [u8; 24]) {
+        out[0..2].copy_from_slice(&self.d.to_le_bytes());
+        out[2..4].copy_from_slice(&self.m.to_le_bytes());
+        out[4..8].copy_from_slice(&self.qh);
+        out[8..24].copy_from_slice(&self.qs);
+    }
+}
+
+/// Encodes whole blocks; see [`super::encode`].
+///
+/// # Errors
+///
+/// [`crate::QuantError::PartialRow`] and [`crate::QuantError::Unencodable`].
+pub fn encode(numbers: &[f32], out: &mut Vec<u8>) -> Result<()> {
+    super::encode_blocks::<BlockQ5_1, _, _>(numbers, out)
 }

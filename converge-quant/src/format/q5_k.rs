@@ -2,8 +2,8 @@
 
 use half::f16;
 
-use super::q4_k::scales_and_mins;
-use super::{Block, QK_K, field, half_field};
+use super::search::Steps;
+use super::{Block, Encode, QK_K, field, half_field, scales_mins};
 use crate::{GgmlType, Result};
 
 /// One block: scales and low four bits as in Q4_K; the fifth bit of element `32i + l` is bit `i`
@@ -39,7 +39,7 @@ impl Block<176, QK_K> for BlockQ5K {
 
     fn decode(&self, out: &mut [f32; QK_K]) {
         let (d, dmin) = (self.d.to_f32(), self.dmin.to_f32());
-        let scales = scales_and_mins(&self.scales);
+        let scales = scales_mins::unpack(&self.scales);
         let quarters = self.qs.as_chunks::<32>().0.iter();
         for ((i, qs), out) in quarters.enumerate().zip(out.as_chunks_mut::<64>().0) {
             let (low, high) = out.split_at_mut(32);
@@ -64,4 +64,40 @@ impl Block<176, QK_K> for BlockQ5K {
 /// [`crate::QuantError::PartialBlock`] and [`crate::QuantError::DecodeLength`] on wrong lengths.
 pub fn decode(bytes: &[u8], out: &mut [f32]) -> Result<()> {
     super::decode_blocks::<BlockQ5K, _, _>(bytes, out)
+}
+
+impl Encode<176, QK_K> for BlockQ5K {
+    fn encode(numbers: &[f32; QK_K]) -> Self {
+        let steps = Steps {
+            first: -0.5,
+            count: 15,
+        };
+        let found = scales_mins::encode(numbers, 31, &steps);
+        let fifth =
+            |l: usize| (0..8).fold(0u8, |bits, i| bits | (found.q[32 * i + l] >> 4 & 1) << i);
+        Self {
+            d: found.d,
+            dmin: found.dmin,
+            scales: found.scales,
+            qh: std::array::from_fn(fifth),
+            qs: scales_mins::low_bits(&found.q),
+        }
+    }
+
+    fn write(&self, out: &mut [u8; 176]) {
+        out[0..2].copy_from_slice(&self.d.to_le_bytes());
+        out[2..4].copy_from_slice(&self.dmin.to_le_bytes());
+        out[4..16].copy_from_slice(&self.scales);
+        out[16..48].copy_from_slice(&self.qh);
+        out[48..176].copy_from_slice(&self.qs);
+    }
+}
+
+/// Encodes whole blocks; see [`super::encode`].
+///
+/// # Errors
+///
+/// [`crate::QuantError::PartialRow`] and [`crate::QuantError::Unencodable`].
+pub fn encode(numbers: &[f32], out: &mut Vec<u8>) -> Result<()> {
+    super::encode_blocks::<BlockQ5K, _, _>(numbers, out)
 }

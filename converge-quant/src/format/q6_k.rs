@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use super::{Block, QK_K, field, half_field};
+use super::{Block, Encode, QK_K, field, half_field, search};
 use crate::{GgmlType, Result};
 
 /// One block, two halves of 128 elements.
@@ -59,4 +59,54 @@ impl Block<210, QK_K> for BlockQ6K {
 /// [`crate::QuantError::PartialBlock`] and [`crate::QuantError::DecodeLength`] on wrong lengths.
 pub fn decode(bytes: &[u8], out: &mut [f32]) -> Result<()> {
     super::decode_blocks::<BlockQ6K, _, _>(bytes, out)
+}
+
+impl Encode<210, QK_K> for BlockQ6K {
+    fn encode(numbers: &[f32; QK_K]) -> Self {
+        let groups = numbers.as_chunks::<16>().0;
+        let mut found = [0.0; 16];
+        for (found, group) in found.iter_mut().zip(groups) {
+            *found = search::symmetric(group, 32.0);
+        }
+        let most = search::greatest(&found);
+        let steps = match most.abs() < search::LEAST {
+            true => 0.0,
+            false => -128.0 / most,
+        };
+        let d = f16::from_f32(search::inverse(steps));
+        let scales = found.map(|scale| (steps * scale).round_ties_even().min(127.0) as i8);
+        let (mut ql, mut qh) = ([0; 128], [0; 64]);
+        for ((group, numbers), scale) in groups.iter().enumerate().zip(scales) {
+            let dl = d.to_f32() * f32::from(scale);
+            if dl == 0.0 {
+                continue;
+            }
+            let (half, quarter, at) = (group / 8 % 2, group / 2 % 4, group % 2 * 16);
+            let low = &mut ql[64 * half + 32 * (quarter % 2) + at..][..16];
+            let high = &mut qh[32 * half + at..][..16];
+            let (low_shift, high_shift) = (quarter / 2 * 4, quarter * 2);
+            for ((&x, low), high) in numbers.iter().zip(low).zip(high) {
+                let q = (x / dl).round_ties_even().clamp(-32.0, 31.0) + 32.0;
+                *low |= (q as u8 & 0x0f) << low_shift;
+                *high |= (q as u8 >> 4) << high_shift;
+            }
+        }
+        Self { ql, qh, scales, d }
+    }
+
+    fn write(&self, out: &mut [u8; 210]) {
+        out[0..128].copy_from_slice(&self.ql);
+        out[128..192].copy_from_slice(&self.qh);
+        out[192..208].copy_from_slice(&self.scales.map(i8::cast_unsigned));
+        out[208..210].copy_from_slice(&self.d.to_le_bytes());
+    }
+}
+
+/// Encodes whole blocks; see [`super::encode`].
+///
+/// # Errors
+///
+/// [`crate::QuantError::PartialRow`] and [`crate::QuantError::Unencodable`].
+pub fn encode(numbers: &[f32], out: &mut Vec<u8>) -> Result<()> {
+    super::encode_blocks::<BlockQ6K, _, _>(numbers, out)
 }

@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use super::{Block, field, half_field};
+use super::{Block, Encode, field, half_field, search};
 use crate::{GgmlType, Result};
 
 /// One block.
@@ -41,4 +41,29 @@ impl Block<34, 32> for BlockQ8_0 {
 /// [`crate::QuantError::PartialBlock`] and [`crate::QuantError::DecodeLength`] on wrong lengths.
 pub fn decode(bytes: &[u8], out: &mut [f32]) -> Result<()> {
     super::decode_blocks::<BlockQ8_0, _, _>(bytes, out)
+}
+
+impl Encode<34, 32> for BlockQ8_0 {
+    fn encode(numbers: &[f32; 32]) -> Self {
+        let d = search::greatest(numbers).abs() / 127.0;
+        let inverse = search::inverse(d);
+        Self {
+            d: f16::from_f32(d),
+            qs: numbers.map(|x| (x * inverse).round() as i8),
+        }
+    }
+
+    fn write(&self, out: &mut [u8; 34]) {
+        out[0..2].copy_from_slice(&self.d.to_le_bytes());
+        out[2..34].copy_from_slice(&self.qs.map(i8::cast_unsigned));
+    }
+}
+
+/// Encodes whole blocks; see [`super::encode`].
+///
+/// # Errors
+///
+/// [`crate::QuantError::PartialRow`] and [`crate::QuantError::Unencodable`].
+pub fn encode(numbers: &[f32], out: &mut Vec<u8>) -> Result<()> {
+    super::encode_blocks::<BlockQ8_0, _, _>(numbers, out)
 }

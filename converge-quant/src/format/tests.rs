@@ -326,7 +326,8 @@ fn q4_k_scales_by_hand() {
         packed[j + 4] = mins[j] | (mins[j + 4] >> 4) << 6;
         packed[j + 8] = scales[j + 4] & 15 | (mins[j + 4] & 15) << 4;
     }
-    let found = q4_k::scales_and_mins(&packed);
+    let found = scales_mins::unpack(&packed);
+    assert_eq!(scales_mins::pack(&found), packed);
     let expected: Vec<_> = scales.into_iter().zip(mins).collect();
     assert_eq!(found.to_vec(), expected);
 }
