@@ -101,7 +101,7 @@ pub trait Encode<const BYTES: usize, const LEN: usize>: Block<BYTES, LEN> {
 /// Encodes numbers as whole blocks of `ggml_type` and appends them to `out`: the inverse of
 /// [`decode`], up to rounding. The result depends on nothing but the numbers of each block.
 ///
-/// Roundings and searches are those of llama.cpp's `quantize_row_*_ref`, without an importance
+/// Roundings and searches follow llama.cpp's `quantize_row_*_ref`, without an importance
 /// matrix.
 ///
 /// # Errors

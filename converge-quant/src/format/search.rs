@@ -1,6 +1,6 @@
 //! Searches for the scale (and minimum) with the least weighted squared error.
 //!
-//! The methods are those of llama.cpp's `make_qkx2_quants` and `make_qx_quants`: try roundings with
+//! The methods follow llama.cpp's `make_qkx2_quants` and `make_qx_quants`: try roundings with
 //! slightly different steps, fit the line through each by weighted least squares, keep the best.
 
 /// A scale and a minimum, which is subtracted.
