@@ -3,7 +3,7 @@
 //! ```text
 //! cargo run --release --example tokenize -- "Hello, world!"
 //! cargo run --release --example tokenize -- --model path/to/model.gguf --json < README.md
-//! cargo run --release --example tokenize -- --decode "504 2365 282"
+//! cargo run --release --example tokenize -- --decode "9707 11 1879 0"
 //! ```
 //!
 //! Only the header of the model's file is read. The text is taken as data: what reads like a
@@ -24,18 +24,16 @@ use converge_core::{
     TokenId,
     tokenizer::{Special, Tokenizer},
 };
-use converge_examples::{
-    cli,
-    engine::{self, ModelArg},
-};
+use converge_examples::{cli, engine, models};
 use serde_json::json;
 
 /// Show the tokens of a text, or the text of tokens.
 #[derive(Parser)]
 #[command(name = "tokenize")]
 struct Args {
-    #[command(flatten)]
-    model: ModelArg,
+    /// Name of a known model (see `fetch --list`) or path of a GGUF file
+    #[arg(short, long, default_value = models::DEFAULT)]
+    model: String,
     /// The text; without it, stdin
     #[arg(value_name = "TEXT")]
     text: Option<String>,
@@ -54,7 +52,7 @@ fn main() -> ExitCode {
     let args = Args::parse();
     cli::run(|| {
         // 1. The tokenizer is in the header of the file, under `tokenizer.ggml.*`.
-        let gguf = engine::open(args.model.name())?;
+        let gguf = engine::open(&args.model)?;
         let tokenizer = Tokenizer::from_gguf(gguf.metadata())?;
 
         // 2. From text to ids, or the ids as given.
