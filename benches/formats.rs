@@ -1,4 +1,4 @@
-//! Decoding blocks to f32, each format on one thread.
+//! Decoding blocks to f32 and encoding them, each format on one thread.
 //!
 //! ```text
 //! cargo bench -p converge-benches --bench formats
@@ -31,5 +31,29 @@ fn decode(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, decode);
+/// Numbers of random bytes: spread about zero as weights are.
+fn encode(c: &mut Criterion) {
+    let mut group = c.benchmark_group("encode");
+    let bytes = noise(2 * ELEMENTS);
+    let numbers: Vec<f32> = bytes
+        .chunks_exact(2)
+        .map(|two| (f32::from(two[0]) + f32::from(two[1])) / 255.0 - 1.0)
+        .collect();
+    for &ggml_type in GgmlType::ALL {
+        let mut out = Vec::new();
+        if format::encode(ggml_type, &numbers, &mut out).is_err() {
+            continue;
+        }
+        group.throughput(Throughput::Elements(ELEMENTS as u64));
+        group.bench_function(BenchmarkId::from_parameter(ggml_type.name()), |b| {
+            b.iter(|| {
+                out.clear();
+                format::encode(ggml_type, &numbers, &mut out)
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, decode, encode);
 criterion_main!(benches);

@@ -1,11 +1,12 @@
 //! The one error type of this crate.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
 use crate::ggml_type::GgmlType;
 use crate::gguf::{Fault, Field};
+use crate::quantize::Recipe;
 
 /// `Result` with this crate's error.
 pub type Result<T, E = QuantError> = std::result::Result<T, E>;
@@ -22,6 +23,32 @@ pub enum QuantError {
         /// What the system said.
         source: std::io::Error,
     },
+
+    /// The operating system refused to write the file. Nothing is left of it.
+    #[error("{path}: cannot be written{}: {source}", room(*needed), path = path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Bytes that it takes, 0 where it is not known yet.
+        needed: u64,
+        /// What the system said.
+        source: std::io::Error,
+    },
+
+    /// More or fewer bytes were given for a tensor of a file to be written than it takes.
+    #[error("tensor {tensor:?}: {expected} bytes must follow, given were {found}")]
+    TensorBytes {
+        /// The tensor.
+        tensor: String,
+        /// Bytes that are missing.
+        expected: usize,
+        /// Bytes given.
+        found: usize,
+    },
+
+    /// The caller stopped the work.
+    #[error("stopped")]
+    Cancelled,
 
     /// The path leads to a directory, a pipe or a device.
     #[error("{path}: not a regular file", path = path.display())]
@@ -208,6 +235,37 @@ pub enum QuantError {
         value: f32,
     },
 
+    /// A weight that the type of its tensor cannot hold.
+    #[error("tensor {tensor:?}: row {row}, column {column} is {value}: {ggml_type} cannot hold it")]
+    UnencodableWeight {
+        /// The tensor.
+        tensor: String,
+        /// Its row.
+        row: usize,
+        /// Its column.
+        column: usize,
+        /// The type to encode.
+        ggml_type: GgmlType,
+        /// The number.
+        value: f32,
+    },
+
+    /// A tensor to quantize is quantized already.
+    #[error("tensor {tensor:?} is quantized already, as {found}: errors would add up")]
+    Requantize {
+        /// The tensor.
+        tensor: String,
+        /// Its type.
+        found: GgmlType,
+    },
+
+    /// No recipe has this name.
+    #[error("there is no recipe {name:?}; there are {}", recipe_names())]
+    UnknownRecipe {
+        /// The name given.
+        name: String,
+    },
+
     /// candle could not take over a tensor.
     #[cfg(feature = "candle")]
     #[error("tensor {tensor:?}: {source}")]
@@ -217,6 +275,30 @@ pub enum QuantError {
         /// What candle said.
         source: Box<candle_core::Error>,
     },
+}
+
+impl QuantError {
+    /// The error, told of another path: of the file that a partial one was to become.
+    pub(crate) fn at_path(mut self, to: &Path) -> Self {
+        if let Self::Io { path, .. } | Self::Malformed { path, .. } | Self::PartName { path, .. } =
+            &mut self
+        {
+            to.clone_into(path);
+        }
+        self
+    }
+}
+
+fn room(needed: u64) -> String {
+    match needed {
+        0 => String::new(),
+        _ => format!(", it takes {needed} bytes"),
+    }
+}
+
+fn recipe_names() -> String {
+    let names: Vec<&str> = Recipe::ALL.iter().map(|recipe| recipe.name()).collect();
+    names.join(", ")
 }
 
 fn supported_names() -> String {

@@ -57,6 +57,7 @@ pub mod error;
 pub mod format;
 mod ggml_type;
 pub mod gguf;
+pub mod quantize;
 
 pub use error::{QuantError, Result};
 pub use ggml_type::GgmlType;

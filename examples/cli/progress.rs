@@ -9,6 +9,8 @@ pub enum Unit {
     Bytes,
     /// Tokens.
     Tokens,
+    /// Weights of a model.
+    Weights,
 }
 
 /// A bar on stderr where that is a terminal; nothing otherwise.
@@ -22,6 +24,7 @@ pub fn progress(what: impl Into<String>, unit: Unit, total: u64) -> ProgressBar 
             "{prefix} [{bar:24}] {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta} {msg}"
         }
         Unit::Tokens => "{prefix} [{bar:24}] {pos}/{len} tokens {per_sec} {eta} {msg}",
+        Unit::Weights => "{prefix} [{bar:24}] {percent}% {eta} {msg}",
     };
     // A template that does not parse leaves the default style.
     if let Ok(style) = ProgressStyle::with_template(template) {

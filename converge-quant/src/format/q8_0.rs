@@ -49,7 +49,7 @@ impl Encode<34, 32> for BlockQ8_0 {
         let inverse = search::inverse(d);
         Self {
             d: f16::from_f32(d),
-            qs: numbers.map(|x| (x * inverse).round() as i8),
+            qs: numbers.map(|x| search::nearest_away(x * inverse) as i8),
         }
     }
 

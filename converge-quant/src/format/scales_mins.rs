@@ -4,7 +4,7 @@
 use half::f16;
 
 use super::QK_K;
-use super::search::{Affine, Steps};
+use super::search::{self, Steps, nearest};
 
 /// The eight (scale, minimum) pairs, each 0 to 63, of Q4_K and Q5_K.
 ///
@@ -49,18 +49,21 @@ pub(super) struct Groups {
 /// to what these can say.
 pub(super) fn encode(numbers: &[f32; QK_K], greatest: u8, steps: &Steps) -> Groups {
     let groups = numbers.as_chunks::<32>().0;
-    let mut found = [Affine::default(); 8];
-    for (found, group) in found.iter_mut().zip(groups) {
-        // Large weights matter most, small ones not nothing.
-        let squares: f32 = group.iter().map(|x| x * x).sum();
-        let mean = (squares / 32.0).sqrt();
-        let weights = group.map(|x| mean + x.abs());
-        *found = steps.affine(group, &weights, greatest);
+    let turned: [[f32; 8]; 32] = search::by_group(groups);
+    // Large weights matter most, small ones not nothing.
+    let mut squares = [0.0f32; 8];
+    for x in &turned {
+        for (sum, x) in squares.iter_mut().zip(x) {
+            *sum += x * x;
+        }
     }
+    let mean = squares.map(|sum| (sum / 32.0).sqrt());
+    let weights = turned.map(|x| std::array::from_fn(|g| mean[g] + x[g].abs()));
+    let found = steps.affine(&turned, &weights, greatest);
     let greatest_scale = found.iter().fold(0.0f32, |most, one| most.max(one.scale));
     let greatest_min = found.iter().fold(0.0f32, |most, one| most.max(one.min));
     let six_bits = |x: f32, most: f32| match most > 0.0 {
-        true => (63.0 / most * x).round_ties_even().clamp(0.0, 63.0) as u8,
+        true => search::between(nearest(63.0 / most * x), 0.0, 63.0) as u8,
         false => 0,
     };
     let pairs = found.map(|one| {
@@ -76,8 +79,8 @@ pub(super) fn encode(numbers: &[f32; QK_K], greatest: u8, steps: &Steps) -> Grou
         let ml = dmin.to_f32() * f32::from(min);
         if dl != 0.0 {
             *out = group.map(|x| {
-                let q = ((x + ml) / dl).round_ties_even();
-                q.clamp(0.0, f32::from(greatest)) as u8
+                let q = nearest((x + ml) / dl);
+                search::between(q, 0.0, f32::from(greatest)) as u8
             });
         }
     }

@@ -1,7 +1,13 @@
 //! Searches for the scale (and minimum) with the least weighted squared error.
 //!
-//! The methods follow llama.cpp's `make_qkx2_quants` and `make_qx_quants`: try roundings with
+//! The methods are those of llama.cpp's `make_qkx2_quants` and `make_qx_quants`: try roundings with
 //! slightly different steps, fit the line through each by weighted least squares, keep the best.
+//!
+//! All groups of a block are searched at once: `numbers[i][g]` is number `i` of group `g`. Every
+//! group adds up in its own order, so the result has the bits of a search one by one, and the
+//! compiler gets loops over groups that it can do with vectors.
+
+use std::array::from_fn;
 
 /// A scale and a minimum, which is subtracted.
 #[derive(Clone, Copy, Debug, Default)]
@@ -17,60 +23,149 @@ pub(super) struct Steps {
 }
 
 impl Steps {
-    /// The best `scale·q − min` with `q` from 0 to `greatest` and `min` at least 0.
-    pub(super) fn affine<const N: usize>(
+    /// For each of `G` groups the best `scale·q − min` with `q` from 0 to `greatest` and `min` at
+    /// least 0.
+    pub(super) fn affine<const N: usize, const G: usize>(
         &self,
-        numbers: &[f32; N],
-        weights: &[f32; N],
+        numbers: &[[f32; G]; N],
+        weights: &[[f32; G]; N],
         greatest: u8,
-    ) -> Affine {
+    ) -> [Affine; G] {
         let greatest = f32::from(greatest);
-        let low = numbers.iter().fold(0.0f32, |low, &x| low.min(x));
-        let high = numbers.iter().fold(f32::NEG_INFINITY, |a, &x| a.max(x));
-        let range = high - low;
-        if range <= 0.0 || !(greatest / range).is_finite() {
-            return Affine {
-                scale: 0.0,
-                min: -low,
-            };
+        let (mut low, mut high) = ([0.0f32; G], [f32::NEG_INFINITY; G]);
+        let (mut sum_w, mut sum_x) = ([0.0f32; G], [0.0f32; G]);
+        for (x, w) in numbers.iter().zip(weights) {
+            for g in 0..G {
+                low[g] = if x[g] < low[g] { x[g] } else { low[g] };
+                high[g] = if x[g] > high[g] { x[g] } else { high[g] };
+                sum_w[g] += w[g];
+                sum_x[g] += w[g] * x[g];
+            }
         }
-        let rounded = |steps: f32| {
-            numbers.map(|x| (steps * (x - low)).round_ties_even().clamp(0.0, greatest))
-        };
-        let error = |q: &[f32; N], scale: f32, min: f32| -> f32 {
-            let each = numbers.iter().zip(weights).zip(q);
-            each.map(|((x, w), q)| w * (scale * q + min - x).powi(2))
-                .sum()
-        };
-        let sum_w: f32 = weights.iter().sum();
-        let sum_x: f32 = numbers.iter().zip(weights).map(|(x, w)| w * x).sum();
-        let (mut scale, mut min) = (range / greatest, low);
-        let mut least = error(&rounded(greatest / range), scale, min);
+        let flat: [bool; G] = from_fn(|g| {
+            let range = high[g] - low[g];
+            range <= 0.0 || !(greatest / range).is_finite()
+        });
+        let lowest = low;
+
+        let mut q = [[0.0f32; G]; N];
+        // Steps of the plain rounding; its scale is not fitted.
+        let steps: [f32; G] = from_fn(|g| greatest / (high[g] - low[g]));
+        let mut scale: [f32; G] = from_fn(|g| 1.0 / steps[g]);
+        for (q, x) in q.iter_mut().zip(numbers) {
+            *q = from_fn(|g| between(nearest(steps[g] * (x[g] - low[g])), 0.0, greatest));
+        }
+        let mut least = errors(numbers, weights, &q, &scale, &low);
         for i in 0..=self.count {
-            let q = rounded((self.first + 0.1 * f32::from(i) + greatest) / range);
-            let (mut sum_q, mut sum_qq, mut sum_xq) = (0.0, 0.0, 0.0);
-            for ((x, w), q) in numbers.iter().zip(weights).zip(&q) {
-                sum_q += w * q;
-                sum_qq += w * q * q;
-                sum_xq += w * q * x;
+            let wanted = self.first + 0.1 * f32::from(i) + greatest;
+            // From the best minimum so far, not from the lowest number.
+            let steps: [f32; G] = from_fn(|g| wanted / (high[g] - low[g]));
+            let (mut sum_q, mut sum_qq, mut sum_xq) = ([0.0f32; G], [0.0f32; G], [0.0f32; G]);
+            for ((q, x), w) in q.iter_mut().zip(numbers).zip(weights) {
+                for g in 0..G {
+                    let rounded = nearest(steps[g] * (x[g] - low[g]));
+                    q[g] = between(rounded, 0.0, greatest);
+                    let wq = w[g] * q[g];
+                    sum_q[g] += wq;
+                    sum_qq[g] += wq * q[g];
+                    sum_xq[g] += wq * x[g];
+                }
             }
-            let determinant = sum_w * sum_qq - sum_q * sum_q;
-            if determinant <= 0.0 {
-                continue;
+            let (mut this_scale, mut this_min) = ([0.0f32; G], [0.0f32; G]);
+            let mut fits = [false; G];
+            for g in 0..G {
+                let determinant = sum_w[g] * sum_qq[g] - sum_q[g] * sum_q[g];
+                let fitted = (sum_w[g] * sum_xq[g] - sum_x[g] * sum_q[g]) / determinant;
+                let min = (sum_qq[g] * sum_x[g] - sum_q[g] * sum_xq[g]) / determinant;
+                let above = min > 0.0;
+                this_scale[g] = if above { sum_xq[g] / sum_qq[g] } else { fitted };
+                this_min[g] = if above { 0.0 } else { min };
+                fits[g] = determinant > 0.0;
             }
-            let mut this_scale = (sum_w * sum_xq - sum_x * sum_q) / determinant;
-            let mut this_min = (sum_qq * sum_x - sum_q * sum_xq) / determinant;
-            if this_min > 0.0 {
-                this_min = 0.0;
-                this_scale = sum_xq / sum_qq;
-            }
-            let this = error(&q, this_scale, this_min);
-            if this < least {
-                (least, scale, min) = (this, this_scale, this_min);
+            let this = errors(numbers, weights, &q, &this_scale, &this_min);
+            for g in 0..G {
+                if fits[g] && this[g] < least[g] {
+                    (least[g], scale[g], low[g]) = (this[g], this_scale[g], this_min[g]);
+                }
             }
         }
-        Affine { scale, min: -min }
+        from_fn(|g| match flat[g] {
+            true => Affine {
+                scale: 0.0,
+                min: -lowest[g],
+            },
+            false => Affine {
+                scale: scale[g],
+                min: -low[g],
+            },
+        })
     }
+}
+
+/// The weighted squared errors of `scale·q + min`.
+fn errors<const N: usize, const G: usize>(
+    numbers: &[[f32; G]; N],
+    weights: &[[f32; G]; N],
+    q: &[[f32; G]; N],
+    scale: &[f32; G],
+    min: &[f32; G],
+) -> [f32; G] {
+    let mut sum = [0.0; G];
+    for ((x, w), q) in numbers.iter().zip(weights).zip(q) {
+        for g in 0..G {
+            let error = scale[g] * q[g] + min[g] - x[g];
+            sum[g] += w[g] * (error * error);
+        }
+    }
+    sum
+}
+
+/// For each of `G` groups the best scale of `scale·q` with `q` from `−levels` to `levels − 1`;
+/// errors of large numbers weigh more, by their squares.
+pub(super) fn symmetric<const N: usize, const G: usize>(
+    numbers: &[[f32; G]; N],
+    levels: f32,
+) -> [f32; G] {
+    let mut most = [0.0f32; G];
+    for x in numbers {
+        for g in 0..G {
+            most[g] = if x[g].abs() > most[g].abs() { x[g] } else { most[g] };
+        }
+    }
+    let (mut scale, mut best) = ([0.0f32; G], [0.0f32; G]);
+    // The plain rounding first: a later one must be better.
+    for i in std::iter::once(0i8).chain((-9..=9).filter(|&i| i != 0)) {
+        let wanted = -(levels + 0.1 * f32::from(i));
+        let steps: [f32; G] = from_fn(|g| wanted / most[g]);
+        let (mut sum_xq, mut sum_qq) = ([0.0f32; G], [0.0f32; G]);
+        for x in numbers {
+            for g in 0..G {
+                let q = between(nearest(steps[g] * x[g]), -levels, levels - 1.0);
+                let w = x[g] * x[g];
+                sum_xq[g] += w * x[g] * q;
+                sum_qq[g] += w * q * q;
+            }
+        }
+        for g in 0..G {
+            let better = i == 0 || sum_xq[g] * sum_xq[g] > best[g] * sum_qq[g];
+            if sum_qq[g] > 0.0 && better {
+                scale[g] = sum_xq[g] / sum_qq[g];
+                best[g] = scale[g] * sum_xq[g];
+            }
+        }
+    }
+    from_fn(|g| if most[g].abs() < LEAST { 0.0 } else { scale[g] })
+}
+
+/// Numbers of a block by group: `groups[g][i]` becomes `[i][g]`.
+pub(super) fn by_group<const N: usize, const G: usize>(groups: &[[f32; N]]) -> [[f32; G]; N] {
+    let mut turned = [[0.0; G]; N];
+    for (g, group) in groups.iter().take(G).enumerate() {
+        for (turned, &x) in turned.iter_mut().zip(group) {
+            turned[g] = x;
+        }
+    }
+    turned
 }
 
 /// The number with the greatest magnitude, with its sign; 0 of none.
@@ -79,34 +174,33 @@ pub(super) fn greatest(numbers: &[f32]) -> f32 {
     numbers.iter().fold(0.0, farther)
 }
 
-/// The best scale of `scale·q` with `q` from `−levels` to `levels − 1`; errors of large numbers
-/// weigh more, by their squares.
-pub(super) fn symmetric<const N: usize>(numbers: &[f32; N], levels: f32) -> f32 {
-    let most = greatest(numbers);
-    if most.abs() < LEAST {
-        return 0.0;
-    }
-    let (mut scale, mut best) = (0.0, 0.0);
-    // The plain rounding first: a later one must be better.
-    for i in std::iter::once(0i8).chain((-9..=9).filter(|&i| i != 0)) {
-        let steps = -(levels + 0.1 * f32::from(i)) / most;
-        let (mut sum_xq, mut sum_qq) = (0.0, 0.0);
-        for &x in numbers {
-            let q = (steps * x).round_ties_even().clamp(-levels, levels - 1.0);
-            let w = x * x;
-            sum_xq += w * x * q;
-            sum_qq += w * q * q;
-        }
-        if sum_qq > 0.0 && (i == 0 || sum_xq * sum_xq > best * sum_qq) {
-            scale = sum_xq / sum_qq;
-            best = scale * sum_xq;
-        }
-    }
-    scale
-}
-
 /// Groups whose numbers are all nearer to zero than this are zero.
 pub(super) const LEAST: f32 = 1e-15;
+
+/// Where the distance of neighbouring numbers is 1, so that adding it rounds.
+const WHOLE: f32 = 12_582_912.0;
+
+/// The nearest whole number, ties to even, of a number up to 2²² from zero; farther out it is only
+/// far out. Unlike `round_ties_even` it needs no instruction that a processor may lack, nor a call.
+#[inline]
+pub(super) fn nearest(x: f32) -> f32 {
+    (x + WHOLE) - WHOLE
+}
+
+/// The nearest whole number, ties away from zero, of a number up to 2²² from zero.
+#[inline]
+pub(super) fn nearest_away(x: f32) -> f32 {
+    // With the number just below a half, nothing below a tie is lifted over it.
+    const BELOW_HALF: f32 = 0.499_999_97;
+    (x + BELOW_HALF.copysign(x)).clamp(-4e6, 4e6) as i32 as f32
+}
+
+/// `x` where it is between `low` and `high`; a number that is none stays one.
+#[inline]
+pub(super) fn between(x: f32, low: f32, high: f32) -> f32 {
+    let x = if x < low { low } else { x };
+    if x > high { high } else { x }
+}
 
 /// 1/d, and 0 where that is no number.
 pub(super) fn inverse(d: f32) -> f32 {

@@ -13,7 +13,7 @@ use super::source::Source;
 use super::tensor::TensorInfo;
 use super::value::{Array, FromValue, Strings, Value};
 
-const MAGIC: [u8; 4] = *b"GGUF";
+pub(super) const MAGIC: [u8; 4] = *b"GGUF";
 const ALIGNMENT_KEY: &str = "general.alignment";
 const DEFAULT_ALIGNMENT: u64 = 32;
 /// A stack frame each, so bounded whatever the limits say.
@@ -229,6 +229,14 @@ fn read_strings(cursor: &mut Cursor<'_>, count_at: u64, count: u64) -> Result<St
     }
     text.shrink_to_fit();
     Ok(Strings::from_parts(text, ends))
+}
+
+/// The alignment that metadata to be written ask for. One that is no power of two gives 1: the
+/// reader refuses it.
+pub(super) fn declared_alignment(metadata: &Metadata) -> u64 {
+    let found = metadata.find(ALIGNMENT_KEY).ok().flatten();
+    let found = found.unwrap_or(DEFAULT_ALIGNMENT);
+    if found.is_power_of_two() { found } else { 1 }
 }
 
 fn alignment(source: &Source, limits: &Limits, metadata: &Metadata) -> Result<u64> {

@@ -1,4 +1,4 @@
-//! GGUF files: opened once, checked in full, read by position.
+//! GGUF files: opened once, checked in full, read by position; and written.
 //!
 //! Follows the GGUF specification, versions 2 and 3, little-endian. Opening reads only the header;
 //! tensors are fetched into owned memory when asked for, so a file that changes or shrinks later
@@ -9,10 +9,12 @@ mod fault;
 mod header;
 mod limits;
 mod metadata;
+mod serialize;
 mod source;
 mod split;
 mod tensor;
 mod value;
+mod write;
 
 use std::ops::Range;
 use std::path::Path;
@@ -24,6 +26,7 @@ pub use limits::Limits;
 pub use metadata::Metadata;
 pub use tensor::TensorInfo;
 pub use value::{Array, FromValue, Mismatch, Strings, Value};
+pub use write::{TensorSpec, Writer, copy};
 
 use source::Source;
 
@@ -178,6 +181,11 @@ impl Gguf {
     /// The files of all parts, in order.
     pub fn paths(&self) -> impl ExactSizeIterator<Item = &Path> {
         self.sources.iter().map(Source::path)
+    }
+
+    /// The descriptions alone; the file is closed.
+    fn into_tensors(self) -> Vec<TensorInfo> {
+        self.tensors
     }
 
     /// The version of the format: 2 or 3.

@@ -122,6 +122,32 @@ impl<S: AsRef<str>> FromIterator<S> for Strings {
     }
 }
 
+macro_rules! from {
+    ($($ty:ty, $value:ident => $made:expr);* $(;)?) => {$(
+        impl From<$ty> for Value {
+            fn from($value: $ty) -> Self {
+                $made
+            }
+        }
+    )*};
+}
+from!(
+    u32, v => Self::U32(v);
+    i32, v => Self::I32(v);
+    u64, v => Self::U64(v);
+    i64, v => Self::I64(v);
+    f32, v => Self::F32(v);
+    f64, v => Self::F64(v);
+    bool, v => Self::Bool(v);
+    &str, v => Self::String(v.to_owned());
+    String, v => Self::String(v);
+    Array, v => Self::Array(v);
+    Strings, v => Self::Array(Array::String(v));
+    Vec<f32>, v => Self::Array(Array::F32(v));
+    Vec<i32>, v => Self::Array(Array::I32(v));
+    Vec<u32>, v => Self::Array(Array::U32(v));
+);
+
 impl Value {
     /// The name of the value's type, as errors say it.
     #[must_use]
