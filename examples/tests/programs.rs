@@ -9,6 +9,9 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
+#[path = "programs/quantize.rs"]
+mod quantize;
+
 use converge_examples::models;
 use serde_json::{Value, json};
 
@@ -72,7 +75,9 @@ fn object(line: &str) -> Value {
 
 #[test]
 fn help_is_there_and_usage_errors_end_with_2() {
-    for name in ["bench", "fetch", "generate", "inspect", "score", "tokenize"] {
+    for name in [
+        "bench", "fetch", "generate", "inspect", "quantize", "score", "tokenize",
+    ] {
         assert!(good(name, &["--help"]).contains("Usage:"), "{name}");
         assert_eq!(
             run(name, &["--no-such-option"]).status.code(),
@@ -81,7 +86,7 @@ fn help_is_there_and_usage_errors_end_with_2() {
         );
     }
     // Nothing asked for.
-    for name in ["bench", "fetch", "score"] {
+    for name in ["bench", "fetch", "quantize", "score"] {
         assert_eq!(run(name, &[]).status.code(), Some(2), "{name}");
     }
 }

@@ -129,7 +129,11 @@ pub(super) fn symmetric<const N: usize, const G: usize>(
     let mut most = [0.0f32; G];
     for x in numbers {
         for g in 0..G {
-            most[g] = if x[g].abs() > most[g].abs() { x[g] } else { most[g] };
+            most[g] = if x[g].abs() > most[g].abs() {
+                x[g]
+            } else {
+                most[g]
+            };
         }
     }
     let (mut scale, mut best) = ([0.0f32; G], [0.0f32; G]);

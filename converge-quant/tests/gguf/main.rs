@@ -1,4 +1,4 @@
-//! The GGUF reader: on files built byte by byte, and on broken ones.
+//! The GGUF reader, on files built byte by byte and on broken ones, and the writer.
 
 #![cfg(test)] // so that the lints know the helpers for tests, too
 
@@ -11,3 +11,4 @@ mod metadata;
 mod split;
 mod tensors;
 mod time;
+mod write;
