@@ -6,8 +6,10 @@
 //!            └─ qtensor ─→ QTensor  the file's own blocks, where candle has the type
 //! ```
 //!
-//! Both follow this crate's decoders: a `QTensor` that candle dequantizes on the CPU has the very
+//! `tensor_rows` and `qtensor_rows` are the same for some of the rows. Both follow this crate's decoders: a `QTensor` that candle dequantizes on the CPU has the very
 //! bits that [`tensor`] gives.
+
+use std::ops::Range;
 
 use candle_core::quantized::{GgmlDType, QStorage, QTensor};
 use candle_core::{DType, Device, Tensor};
@@ -36,27 +38,48 @@ const ALIGNMENT: usize = 16;
 /// - [`QuantError::OutOfMemory`]: no room for the result;
 /// - [`QuantError::Candle`]: the device or `dtype` refuses it.
 pub fn tensor(gguf: &Gguf, name: &str, dtype: DType, device: &Device) -> Result<Tensor> {
-    let info = gguf.tensor(name)?;
-    let shape = info.shape.as_slice();
+    decoded_tensor(gguf, &Part::whole(gguf.tensor(name)?), dtype, device)
+}
+
+/// Reads some rows of a tensor and decodes them to `dtype`, as a matrix `rows.len() × columns`.
+///
+/// Rows count over all dimensions but the last, so that a matrix of a three-dimensional tensor is
+/// a range of them.
+///
+/// # Errors
+///
+/// As for [`tensor`], and [`QuantError::RowRange`] for rows that the tensor does not have.
+pub fn tensor_rows(
+    gguf: &Gguf,
+    name: &str,
+    rows: Range<usize>,
+    dtype: DType,
+    device: &Device,
+) -> Result<Tensor> {
+    decoded_tensor(gguf, &Part::rows(gguf.tensor(name)?, rows), dtype, device)
+}
+
+fn decoded_tensor(gguf: &Gguf, part: &Part<'_>, dtype: DType, device: &Device) -> Result<Tensor> {
+    let shape = part.shape.as_slice();
     match dtype {
         DType::F16 => {
-            let numbers = decoded(gguf, info, f16::ZERO, |from: &[f32], to: &mut [f16]| {
+            let numbers = decoded(gguf, part, f16::ZERO, |from: &[f32], to: &mut [f16]| {
                 to.convert_from_f32_slice(from);
             })?;
             Tensor::from_vec(numbers, shape, device)
         }
         DType::BF16 => {
-            let numbers = decoded(gguf, info, bf16::ZERO, |from: &[f32], to: &mut [bf16]| {
+            let numbers = decoded(gguf, part, bf16::ZERO, |from: &[f32], to: &mut [bf16]| {
                 to.convert_from_f32_slice(from);
             })?;
             Tensor::from_vec(numbers, shape, device)
         }
         _ => {
-            let numbers = decoded_f32(gguf, info)?;
+            let numbers = decoded_f32(gguf, part)?;
             Tensor::from_vec(numbers, shape, device).and_then(|tensor| tensor.to_dtype(dtype))
         }
     }
-    .map_err(|source| refused(info, source))
+    .map_err(|source| refused(part.info, source))
 }
 
 /// Reads a tensor as it is in the file, for candle's quantized matrix product.
@@ -68,22 +91,89 @@ pub fn tensor(gguf: &Gguf, name: &str, dtype: DType, device: &Device) -> Result<
 ///
 /// As for [`tensor`].
 pub fn qtensor(gguf: &Gguf, name: &str, device: &Device) -> Result<QTensor> {
-    let info = gguf.tensor(name)?;
-    let storage = match (candle_type(info.ggml_type), device) {
+    stored_tensor(gguf, &Part::whole(gguf.tensor(name)?), device)
+}
+
+/// Reads some rows of a tensor as they are in the file, as a matrix `rows.len() × columns`.
+///
+/// # Errors
+///
+/// As for [`tensor_rows`].
+pub fn qtensor_rows(
+    gguf: &Gguf,
+    name: &str,
+    rows: Range<usize>,
+    device: &Device,
+) -> Result<QTensor> {
+    stored_tensor(gguf, &Part::rows(gguf.tensor(name)?, rows), device)
+}
+
+fn stored_tensor(gguf: &Gguf, part: &Part<'_>, device: &Device) -> Result<QTensor> {
+    let storage = match (candle_type(part.info.ggml_type), device) {
         // candle's storage on the CPU can be the very vector that was decoded.
         (None | Some(GgmlDType::F32), Device::Cpu) => {
-            Ok(QStorage::Cpu(Box::new(decoded_f32(gguf, info)?)))
+            Ok(QStorage::Cpu(Box::new(decoded_f32(gguf, part)?)))
         }
         (None, _) => from_bytes(
-            &native_bytes(decoded_f32(gguf, info)?),
+            &native_bytes(decoded_f32(gguf, part)?),
             device,
             GgmlDType::F32,
         ),
-        (Some(dtype), _) => from_bytes(&gguf.read(info)?, device, dtype),
+        (Some(dtype), _) => {
+            part.info.check_supported()?;
+            let mut bytes = Vec::new();
+            gguf.read_rows(part.info, part.rows.clone(), &mut bytes)?;
+            from_bytes(&bytes, device, dtype)
+        }
     };
     storage
-        .and_then(|storage| QTensor::new(storage, info.shape.as_slice()))
-        .map_err(|source| refused(info, source))
+        .and_then(|storage| QTensor::new(storage, part.shape.as_slice()))
+        .map_err(|source| refused(part.info, source))
+}
+
+/// A tensor, or some rows of it.
+struct Part<'a> {
+    info: &'a TensorInfo,
+    rows: Range<usize>,
+    /// The shape of the result.
+    shape: Vec<usize>,
+}
+
+impl<'a> Part<'a> {
+    fn whole(info: &'a TensorInfo) -> Self {
+        Self {
+            info,
+            rows: 0..info.rows(),
+            shape: info.shape.clone(),
+        }
+    }
+
+    fn rows(info: &'a TensorInfo, rows: Range<usize>) -> Self {
+        Self {
+            info,
+            shape: vec![rows.len(), info.cols()],
+            rows,
+        }
+    }
+
+    /// Numbers in it.
+    fn elements(&self) -> usize {
+        self.rows.len().saturating_mul(self.info.cols())
+    }
+
+    /// Fails for a type without a decoder and for rows that the tensor does not have.
+    fn check(&self) -> Result<()> {
+        self.info.check_supported()?;
+        if self.rows.start > self.rows.end || self.rows.end > self.info.rows() {
+            return Err(QuantError::RowRange {
+                tensor: self.info.name.clone(),
+                start: self.rows.start,
+                end: self.rows.end,
+                rows: self.info.rows(),
+            });
+        }
+        Ok(())
+    }
 }
 
 /// candle's name of a type, if it has it.
@@ -107,26 +197,26 @@ pub fn candle_type(ggml_type: GgmlType) -> Option<GgmlDType> {
     })
 }
 
-/// All numbers of a tensor.
-fn decoded_f32(gguf: &Gguf, info: &TensorInfo) -> Result<Vec<f32>> {
-    let mut numbers = room(info, 0.0)?;
-    for_each_chunk(gguf, info, &mut numbers, |bytes, out, _| {
-        format::decode(info.ggml_type, bytes, out)
+/// All numbers of a part.
+fn decoded_f32(gguf: &Gguf, part: &Part<'_>) -> Result<Vec<f32>> {
+    let mut numbers = room(part, 0.0)?;
+    for_each_chunk(gguf, part, &mut numbers, |bytes, out, _| {
+        format::decode(part.info.ggml_type, bytes, out)
     })?;
     Ok(numbers)
 }
 
-/// All numbers of a tensor as another type, without a second tensor in f32.
+/// All numbers of a part as another type, without a second copy in f32.
 fn decoded<T: Clone + Send>(
     gguf: &Gguf,
-    info: &TensorInfo,
+    part: &Part<'_>,
     zero: T,
     convert: impl Fn(&[f32], &mut [T]) + Sync,
 ) -> Result<Vec<T>> {
-    let mut numbers = room(info, zero)?;
-    for_each_chunk(gguf, info, &mut numbers, |bytes, out, scratch| {
+    let mut numbers = room(part, zero)?;
+    for_each_chunk(gguf, part, &mut numbers, |bytes, out, scratch| {
         scratch.resize(out.len(), 0.0);
-        format::decode(info.ggml_type, bytes, scratch)?;
+        format::decode(part.info.ggml_type, bytes, scratch)?;
         convert(scratch, out);
         Ok(())
     })?;
@@ -136,11 +226,11 @@ fn decoded<T: Clone + Send>(
 /// Calls `decode(bytes, out, scratch)` for some rows at a time, in parallel.
 fn for_each_chunk<T: Send>(
     gguf: &Gguf,
-    info: &TensorInfo,
+    part: &Part<'_>,
     out: &mut [T],
     decode: impl Fn(&[u8], &mut [T], &mut Vec<f32>) -> Result<()> + Sync,
 ) -> Result<()> {
-    let cols = info.cols();
+    let cols = part.info.cols();
     if out.is_empty() || cols == 0 {
         return Ok(());
     }
@@ -150,22 +240,22 @@ fn for_each_chunk<T: Send>(
         .try_for_each_init(
             || (Vec::new(), Vec::new()),
             |(bytes, scratch), (i, out)| {
-                let first = i * rows;
-                gguf.read_rows(info, first..first + out.len() / cols, bytes)?;
+                let first = part.rows.start + i * rows;
+                gguf.read_rows(part.info, first..first + out.len() / cols, bytes)?;
                 decode(bytes, out, scratch)
             },
         )
 }
 
-/// A zeroed vector for all elements of a tensor of a supported type.
-fn room<T: Clone>(info: &TensorInfo, zero: T) -> Result<Vec<T>> {
-    info.check_supported()?;
-    let elements = info.elements();
+/// A zeroed vector for all elements of a part of a tensor of a supported type.
+fn room<T: Clone>(part: &Part<'_>, zero: T) -> Result<Vec<T>> {
+    part.check()?;
+    let elements = part.elements();
     // `vec!` takes untouched zero pages but aborts when there are none: ask first.
     if Vec::<T>::new().try_reserve_exact(elements).is_err() {
         let bytes = elements.saturating_mul(size_of::<T>());
         return Err(QuantError::OutOfMemory {
-            tensor: info.name.clone(),
+            tensor: part.info.name.clone(),
             bytes,
         });
     }

@@ -20,6 +20,13 @@ pub(crate) const HEAD_SIZE: usize = 16;
 pub(crate) const LAYERS: usize = 3;
 pub(crate) const VOCAB: usize = 50;
 pub(crate) const CONTEXT: usize = 700;
+pub(crate) const WINDOW: usize = 20;
+pub(crate) const EXPERTS: usize = 4;
+pub(crate) const EXPERTS_USED: usize = 2;
+pub(crate) const EXPERT_INNER: usize = 32;
+
+/// The file's name in its folder.
+pub(crate) const FILE: &str = "tiny.gguf";
 
 /// What goes into the file; tests change it before [`Tiny::open`].
 #[derive(Clone)]
@@ -27,28 +34,18 @@ pub(crate) struct Tiny {
     pub(crate) metadata: BTreeMap<String, Value>,
     /// Shape, rows first, and values.
     pub(crate) tensors: BTreeMap<String, (Vec<usize>, Vec<f32>)>,
-    /// Type of every matrix.
+    /// Type of every matrix but routers, which no converter rounds.
     pub(crate) matrices: GgmlDType,
     architecture: &'static str,
+    layers: usize,
+    head_size: usize,
     seed: u64,
 }
 
 impl Tiny {
     pub(crate) fn qwen2() -> Self {
         let mut tiny = Self::new("qwen2");
-        for i in 0..LAYERS {
-            tiny.add(&format!("blk.{i}.attn_q.bias"), &[WIDTH], 0.0);
-            tiny.add(
-                &format!("blk.{i}.attn_k.bias"),
-                &[KV_HEADS * HEAD_SIZE],
-                0.0,
-            );
-            tiny.add(
-                &format!("blk.{i}.attn_v.bias"),
-                &[KV_HEADS * HEAD_SIZE],
-                0.0,
-            );
-        }
+        tiny.add_biases();
         tiny.add("output.weight", &[VOCAB, WIDTH], 0.0);
         tiny
     }
@@ -58,12 +55,119 @@ impl Tiny {
         Self::new("llama")
     }
 
+    /// Llama's tensors with Mixtral's experts.
+    pub(crate) fn mixtral() -> Self {
+        let mut tiny = Self::new("llama");
+        tiny.add_experts(INNER);
+        tiny
+    }
+
+    /// Heads that are larger than the width's share of them.
+    pub(crate) fn qwen3() -> Self {
+        let mut tiny = Self::with("qwen3", LAYERS, 2 * HEAD_SIZE);
+        tiny.add_head_norms();
+        tiny
+    }
+
+    pub(crate) fn qwen2moe() -> Self {
+        let mut tiny = Self::new("qwen2moe");
+        tiny.add_biases();
+        tiny.add_experts(EXPERT_INNER);
+        tiny.set(
+            "expert_shared_feed_forward_length",
+            Value::U32(INNER as u32),
+        );
+        for i in 0..LAYERS {
+            tiny.add(&format!("blk.{i}.ffn_gate_inp_shexp.weight"), &[WIDTH], 0.0);
+            for (part, shape) in [
+                ("gate", [INNER, WIDTH]),
+                ("up", [INNER, WIDTH]),
+                ("down", [WIDTH, INNER]),
+            ] {
+                tiny.add(&format!("blk.{i}.ffn_{part}_shexp.weight"), &shape, 0.0);
+            }
+        }
+        tiny.add("output.weight", &[VOCAB, WIDTH], 0.0);
+        tiny
+    }
+
+    pub(crate) fn qwen3moe() -> Self {
+        let mut tiny = Self::new("qwen3moe");
+        tiny.add_head_norms();
+        tiny.add_experts(EXPERT_INNER);
+        tiny.add("output.weight", &[VOCAB, WIDTH], 0.0);
+        tiny
+    }
+
+    /// Soft caps so low that they matter.
+    pub(crate) fn gemma2() -> Self {
+        let mut tiny = Self::with("gemma2", LAYERS, HEAD_SIZE);
+        tiny.add_post_norms();
+        tiny.set("attention.sliding_window", Value::U32(WINDOW as u32));
+        tiny.set("attn_logit_softcapping", Value::F32(2.0));
+        tiny.set("final_logit_softcapping", Value::F32(3.0));
+        tiny
+    }
+
+    /// As many layers as it takes for one without a window.
+    pub(crate) fn gemma3() -> Self {
+        let mut tiny = Self::with("gemma3", 7, HEAD_SIZE);
+        tiny.add_head_norms();
+        tiny.add_post_norms();
+        tiny.set("attention.sliding_window", Value::U32(WINDOW as u32));
+        tiny.set("rope.freq_base", Value::F32(1_000_000.0));
+        tiny
+    }
+
+    /// Without a window.
+    pub(crate) fn phi3() -> Self {
+        let mut tiny = Self::new("phi3");
+        tiny.set("attention.sliding_window", Value::U32(0));
+        tiny.set("rope.dimension_count", Value::U32(HEAD_SIZE as u32));
+        for i in 0..LAYERS {
+            for part in ["attn_q", "attn_k", "attn_v", "ffn_gate"] {
+                tiny.tensors.remove(&format!("blk.{i}.{part}.weight"));
+            }
+            let qkv = (HEADS + 2 * KV_HEADS) * HEAD_SIZE;
+            tiny.add(&format!("blk.{i}.attn_qkv.weight"), &[qkv, WIDTH], 0.0);
+            tiny.add(&format!("blk.{i}.ffn_up.weight"), &[2 * INNER, WIDTH], 0.0);
+        }
+        tiny.add("output.weight", &[VOCAB, WIDTH], 0.0);
+        tiny
+    }
+
+    /// As many layers as it takes for one without positions.
+    pub(crate) fn smollm3() -> Self {
+        let mut tiny = Self::with("smollm3", 5, HEAD_SIZE);
+        tiny.set("rope.dimension_count", Value::U32(HEAD_SIZE as u32));
+        tiny
+    }
+
+    pub(crate) fn granite() -> Self {
+        let mut tiny = Self::new("granite");
+        for (key, scale) in [
+            ("embedding_scale", 12.0),
+            ("attention.scale", 0.03),
+            ("residual_scale", 0.22),
+            ("logit_scale", 8.0),
+        ] {
+            tiny.set(key, Value::F32(scale));
+        }
+        tiny
+    }
+
     fn new(architecture: &'static str) -> Self {
+        Self::with(architecture, LAYERS, HEAD_SIZE)
+    }
+
+    fn with(architecture: &'static str, layers: usize, head_size: usize) -> Self {
         let mut tiny = Self {
             metadata: BTreeMap::new(),
             tensors: BTreeMap::new(),
             matrices: GgmlDType::F32,
             architecture,
+            layers,
+            head_size,
             seed: 1,
         };
         tiny.metadata.insert(
@@ -75,23 +179,27 @@ impl Tiny {
             ("feed_forward_length", INNER),
             ("attention.head_count", HEADS),
             ("attention.head_count_kv", KV_HEADS),
-            ("block_count", LAYERS),
+            ("block_count", layers),
             ("context_length", CONTEXT),
         ] {
             tiny.set(key, Value::U32(n as u32));
+        }
+        if architecture != "llama" && architecture != "qwen2" {
+            tiny.set("attention.key_length", Value::U32(head_size as u32));
+            tiny.set("attention.value_length", Value::U32(head_size as u32));
         }
         tiny.set("attention.layer_norm_rms_epsilon", Value::F32(1e-5));
         tiny.set("rope.freq_base", Value::F32(10_000.0));
         tiny.add("token_embd.weight", &[VOCAB, WIDTH], 0.0);
         tiny.add("output_norm.weight", &[WIDTH], 1.0);
-        let kv = KV_HEADS * HEAD_SIZE;
-        for i in 0..LAYERS {
+        let (queries, kv) = (HEADS * head_size, KV_HEADS * head_size);
+        for i in 0..layers {
             for (part, shape, mean) in [
                 ("attn_norm", &[WIDTH][..], 1.0),
-                ("attn_q", &[WIDTH, WIDTH], 0.0),
+                ("attn_q", &[queries, WIDTH], 0.0),
                 ("attn_k", &[kv, WIDTH], 0.0),
                 ("attn_v", &[kv, WIDTH], 0.0),
-                ("attn_output", &[WIDTH, WIDTH], 0.0),
+                ("attn_output", &[WIDTH, queries], 0.0),
                 ("ffn_norm", &[WIDTH], 1.0),
                 ("ffn_gate", &[INNER, WIDTH], 0.0),
                 ("ffn_up", &[INNER, WIDTH], 0.0),
@@ -101,6 +209,53 @@ impl Tiny {
             }
         }
         tiny
+    }
+
+    /// Biases of queries, keys and values.
+    fn add_biases(&mut self) {
+        for i in 0..self.layers {
+            for (part, heads) in [("q", HEADS), ("k", KV_HEADS), ("v", KV_HEADS)] {
+                let name = format!("blk.{i}.attn_{part}.bias");
+                self.add(&name, &[heads * self.head_size], 0.0);
+            }
+        }
+    }
+
+    fn add_head_norms(&mut self) {
+        for i in 0..self.layers {
+            for part in ["attn_q_norm", "attn_k_norm"] {
+                self.add(&format!("blk.{i}.{part}.weight"), &[self.head_size], 1.0);
+            }
+        }
+    }
+
+    fn add_post_norms(&mut self) {
+        for i in 0..self.layers {
+            for part in ["post_attention_norm", "post_ffw_norm"] {
+                self.add(&format!("blk.{i}.{part}.weight"), &[WIDTH], 1.0);
+            }
+        }
+    }
+
+    /// Experts in place of the dense feed-forward network.
+    fn add_experts(&mut self, inner: usize) {
+        self.set("expert_count", Value::U32(EXPERTS as u32));
+        self.set("expert_used_count", Value::U32(EXPERTS_USED as u32));
+        if inner != INNER {
+            self.set("expert_feed_forward_length", Value::U32(inner as u32));
+        }
+        for i in 0..self.layers {
+            for (part, shape) in [
+                ("gate", [EXPERTS, inner, WIDTH]),
+                ("up", [EXPERTS, inner, WIDTH]),
+                ("down", [EXPERTS, WIDTH, inner]),
+            ] {
+                self.tensors.remove(&format!("blk.{i}.ffn_{part}.weight"));
+                self.add(&format!("blk.{i}.ffn_{part}_exps.weight"), &shape, 0.0);
+            }
+            let router = format!("blk.{i}.ffn_gate_inp.weight");
+            self.add(&router, &[EXPERTS, WIDTH], 0.0);
+        }
     }
 
     /// Sets a key of the architecture's own.
@@ -134,12 +289,12 @@ impl Tiny {
     /// Writes the file and opens it. The folder goes with the guard.
     pub(crate) fn open(&self) -> (Gguf, TempDir) {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("tiny.gguf");
+        let path = folder.path().join(FILE);
         let tensors: Vec<(&str, QTensor)> = self
             .tensors
             .iter()
             .map(|(name, (shape, values))| {
-                let dtype = if shape.len() == 2 {
+                let dtype = if shape.len() > 1 && !name.contains("ffn_gate_inp") {
                     self.matrices
                 } else {
                     GgmlDType::F32

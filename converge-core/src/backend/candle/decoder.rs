@@ -1,20 +1,18 @@
 //! One pass over some tokens.
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 
 use super::{
     CandleModel,
     cache::LayerCache,
     ops::{self, Causal},
+    rotary::Rotary,
     weights::{LayerWeights, Linear, rms_norm},
 };
 use crate::{
     CoreError, Result, TokenId,
     generate::Cancel,
-    model::{
-        Decoder, DecoderSpec, Logits, Rows,
-        spec::{Activation, RopePairs},
-    },
+    model::{Decoder, DecoderSpec, Logits, Rows},
 };
 
 /// Rows that go through the head at a time: bounds the logits that exist twice.
@@ -34,9 +32,8 @@ struct Pass<'a> {
     len: usize,
     /// Positions that the cache may grow to.
     context: usize,
-    cos: Tensor,
-    sin: Tensor,
-    causal: Causal,
+    /// One for each window that layers have.
+    causal: Vec<Causal>,
 }
 
 impl CandleDecoder {
@@ -69,17 +66,14 @@ impl CandleDecoder {
                 .collect::<candle_core::Result<_>>()?;
         }
         let n = tokens.len();
-        let (cos, sin) = weights.rotary.positions(self.len, n)?;
-        let pass = Pass {
+        let mut pass = Pass {
             spec,
             len: self.len,
             context: self.model.context,
-            cos,
-            sin,
-            causal: Causal::new(self.len, n, &weights.device)?,
+            causal: Vec::new(),
         };
         let ids = Tensor::new(tokens, &weights.device)?;
-        let mut x = weights.embedding.embedding(&ids)?;
+        let mut x = scaled(weights.embedding.embedding(&ids)?, spec.embedding_scale)?;
         let last = self.cache.len() - 1;
         for (i, (layer, cache)) in weights.layers.iter().zip(&mut self.cache).enumerate() {
             if cancelled() {
@@ -131,7 +125,10 @@ impl CandleDecoder {
             }
             let x = x.narrow(0, start, HEAD_ROWS.min(wanted - start))?;
             let x = rms_norm(&x, &weights.output_norm, spec.norm_eps)?;
-            let y = weights.head.forward(&x)?;
+            let mut y = scaled(weights.head.forward(&x)?, spec.logit_scale)?;
+            if let Some(cap) = spec.logit_softcap {
+                y = ops::bounded(&y, cap)?;
+            }
             logits.data.extend(y.flatten_all()?.to_vec1::<f32>()?);
         }
         self.len += tokens.len();
@@ -142,7 +139,7 @@ impl CandleDecoder {
 impl Pass<'_> {
     /// One layer: from the rows of `x` to the last `kept` of them.
     fn layer(
-        &self,
+        &mut self,
         x: &Tensor,
         layer: &LayerWeights,
         cache: &mut LayerCache,
@@ -163,52 +160,97 @@ impl Pass<'_> {
                 value,
             ]
         };
-        let key = self.rotate(&self.by_head(&key, spec.kv_heads)?, 0)?;
-        let value = self.by_head(&value, spec.kv_heads)?;
+        let rotary = layer.rotary.as_deref();
+        let key = self.by_head(
+            &key,
+            spec.kv_heads,
+            layer.key_norm.as_ref(),
+            rotary,
+            self.len,
+        )?;
+        let value = self.by_head(&value, spec.kv_heads, None, None, self.len)?;
         let (keys, values) = cache.append(self.len, &key, &value, self.context)?;
         let x = x.narrow(0, n - kept, kept)?;
         if kept == 0 {
             return Ok(x);
         }
-        let query = self.rotate(&self.by_head(&query, spec.heads)?, n - kept)?;
-        let query = (query / (spec.head_size as f64).sqrt())?;
+        let start = self.len + n - kept;
+        let query = self.by_head(&query, spec.heads, layer.query_norm.as_ref(), rotary, start)?;
+        let query = (query * f64::from(spec.attention_scale))?;
         // The query heads of a group are rows of one product with their keys.
         let query = query.reshape((spec.kv_heads, spec.group() * kept, spec.head_size))?;
+        let causal = self.causal(layer.window, n, x.device())?.last(kept);
+        let seen = causal.keys();
+        let keys = keys.narrow(1, seen.start, seen.len())?;
+        let values = values.narrow(1, seen.start, seen.len())?;
         let scores = ops::matmul_t(&query, &keys)?;
-        let scores = self.causal.last(kept).softmax(scores)?;
+        let scores = causal.softmax(scores, spec.attention_softcap)?;
         let mixed = scores
             .matmul(&values)?
             .reshape((spec.heads, kept, spec.head_size))?
             .transpose(0, 1)?
             .reshape((kept, spec.heads * spec.head_size))?;
-        let x = (x + layer.output.forward(&mixed)?)?;
+        let part = layer.output.forward(&mixed)?;
+        let x = self.add(x, part, layer.post_attention_norm.as_ref())?;
 
         let normed = rms_norm(&x, &layer.feed_forward_norm, spec.norm_eps)?;
-        let [gate, up] = Linear::forward_all([&layer.gate, &layer.up], &normed)?;
-        let inner = match spec.activation {
-            Activation::Silu => ops::silu_mul(gate, &up)?,
-        };
-        x + layer.down.forward(&inner)?
+        let part = layer.feed_forward.forward(spec.activation, &normed)?;
+        self.add(x, part, layer.post_feed_forward_norm.as_ref())
     }
 
-    /// `n × heads · head_size` to `heads × n × head_size`.
-    fn by_head(&self, x: &Tensor, heads: usize) -> candle_core::Result<Tensor> {
+    /// `n × heads · head_size` to `heads × n × head_size`, each head normed, then turned from the
+    /// position `start` on.
+    fn by_head(
+        &self,
+        x: &Tensor,
+        heads: usize,
+        norm: Option<&Tensor>,
+        rotary: Option<&Rotary>,
+        start: usize,
+    ) -> candle_core::Result<Tensor> {
         let n = x.dim(0)?;
-        x.reshape((n, heads, self.spec.head_size))?
+        let mut x = x
+            .reshape((n, heads, self.spec.head_size))?
             .transpose(0, 1)?
-            .contiguous()
+            .contiguous()?;
+        if let Some(weight) = norm {
+            x = rms_norm(&x, weight, self.spec.norm_eps)?;
+        }
+        match rotary {
+            Some(rotary) => rotary.turn(&x, start),
+            None => Ok(x),
+        }
     }
 
-    /// Turns `x`, `heads × n × head_size`, from the pass's position `start` on.
-    fn rotate(&self, x: &Tensor, start: usize) -> candle_core::Result<Tensor> {
-        let n = x.dim(1)?;
-        let (cos, sin) = (self.cos.narrow(0, start, n)?, self.sin.narrow(0, start, n)?);
-        let x = x.unsqueeze(0)?;
-        match self.spec.rope.pairs {
-            RopePairs::Interleaved => candle_nn::rotary_emb::rope_i(&x, &cos, &sin),
-            RopePairs::Halves => candle_nn::rotary_emb::rope(&x, &cos, &sin),
-        }?
-        .squeeze(0)
+    /// Adds what a part of a layer gave to the residual stream.
+    fn add(&self, x: Tensor, part: Tensor, norm: Option<&Tensor>) -> candle_core::Result<Tensor> {
+        let part = match norm {
+            Some(weight) => rms_norm(&part, weight, self.spec.norm_eps)?,
+            None => part,
+        };
+        x + scaled(part, self.spec.residual_scale)?
+    }
+
+    /// What the pass's `n` queries see through a window.
+    fn causal(
+        &mut self,
+        window: Option<usize>,
+        n: usize,
+        device: &Device,
+    ) -> candle_core::Result<Causal> {
+        if let Some(causal) = self.causal.iter().find(|causal| causal.window() == window) {
+            return Ok(causal.clone());
+        }
+        let causal = Causal::new(self.len, n, window, device)?;
+        self.causal.push(causal.clone());
+        Ok(causal)
+    }
+}
+
+fn scaled(x: Tensor, scale: f32) -> candle_core::Result<Tensor> {
+    match scale {
+        1.0 => Ok(x),
+        _ => x * f64::from(scale),
     }
 }
 

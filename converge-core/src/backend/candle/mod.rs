@@ -6,7 +6,9 @@
 
 mod cache;
 mod decoder;
+mod feed_forward;
 mod ops;
+mod rotary;
 mod weights;
 
 use std::sync::Arc;

@@ -3,28 +3,51 @@
 //! On the CPU they work in place and on all threads: a fresh tensor of a pass over many tokens
 //! costs more in page faults than the arithmetic. Other devices take candle's own operations.
 
-use candle_core::{CpuStorage, D, DType, Device, InplaceOp1, InplaceOp2, Layout, Result, Tensor};
+use std::{
+    f32::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI},
+    ops::Range,
+};
+
+use candle_core::{CpuStorage, D, Device, InplaceOp1, InplaceOp2, Layout, Result, Tensor};
 use rayon::prelude::*;
+
+use crate::model::spec::Activation;
 
 /// Elements that one thread takes at least.
 const CHUNK: usize = 16 * 1024;
 
-/// Which keys the queries of a pass see: those at positions `len..len + n` all up to their own.
+/// Which keys the queries of a pass see: those at positions `len..len + n` all up to their own, or
+/// the last `window` of these.
+#[derive(Clone)]
 pub(super) struct Causal {
     len: usize,
     n: usize,
-    /// `n × (len + n)`, 0 where a query sees a key and −∞ elsewhere; not for the CPU.
+    window: Option<usize>,
+    /// `n × keys`, 0 where a query sees a key and −∞ elsewhere; not for the CPU.
     mask: Option<Tensor>,
 }
 
 impl Causal {
-    pub(super) fn new(len: usize, n: usize, device: &Device) -> Result<Self> {
-        let mask = if n > 1 && !device.is_cpu() {
-            Some(mask(len, n, device)?)
-        } else {
-            None
+    pub(super) fn new(
+        len: usize,
+        n: usize,
+        window: Option<usize>,
+        device: &Device,
+    ) -> Result<Self> {
+        let mut causal = Self {
+            len,
+            n,
+            window,
+            mask: None,
         };
-        Ok(Self { len, n, mask })
+        if n > 1 && !device.is_cpu() {
+            causal.mask = Some(causal.mask(device)?);
+        }
+        Ok(causal)
+    }
+
+    pub(super) fn window(&self) -> Option<usize> {
+        self.window
     }
 
     /// The last `kept` queries of the pass, which must be one or all of them.
@@ -37,30 +60,61 @@ impl Causal {
         Self {
             len: self.len + self.n - kept,
             n: kept,
+            window: self.window,
             mask,
         }
     }
 
+    /// Positions of the keys that any of the queries sees.
+    pub(super) fn keys(&self) -> Range<usize> {
+        self.seen(0).start..self.len + self.n
+    }
+
+    /// Positions of the keys that query `i` sees.
+    fn seen(&self, i: usize) -> Range<usize> {
+        let end = self.len + i + 1;
+        let start = self.window.map_or(0, |window| end.saturating_sub(window));
+        start..end
+    }
+
     /// Softmax over the keys that each query sees, and 0 for the others.
     ///
-    /// `scores` are `kv_heads × group · n × (len + n)`, contiguous and not used elsewhere.
-    pub(super) fn softmax(&self, scores: Tensor) -> Result<Tensor> {
+    /// `scores` are `kv_heads × group · n × keys`, contiguous and not used elsewhere. With a
+    /// `softcap`, they are bounded by it first.
+    pub(super) fn softmax(&self, scores: Tensor, softcap: Option<f32>) -> Result<Tensor> {
         if scores.device().is_cpu() {
-            scores.inplace_op1(self)?;
-            Ok(scores)
-        } else {
-            masked_softmax(&scores, self.mask.as_ref())
+            scores.inplace_op1(&CausalSoftmax {
+                causal: self,
+                softcap,
+            })?;
+            return Ok(scores);
         }
+        let scores = match softcap {
+            Some(cap) => bounded(&scores, cap)?,
+            None => scores,
+        };
+        masked_softmax(&scores, self.mask.as_ref())
+    }
+
+    fn mask(&self, device: &Device) -> Result<Tensor> {
+        let keys = self.keys();
+        let values: Vec<f32> = (0..self.n)
+            .flat_map(|i| {
+                let seen = self.seen(i);
+                keys.clone().map(move |j| match seen.contains(&j) {
+                    true => 0.0,
+                    false => f32::NEG_INFINITY,
+                })
+            })
+            .collect();
+        Tensor::from_vec(values, (self.n, keys.len()), device)
     }
 }
 
-/// The mask of [`Causal`].
-fn mask(len: usize, n: usize, device: &Device) -> Result<Tensor> {
-    let keys = len + n;
-    let values: Vec<f32> = (0..n)
-        .flat_map(|i| (0..keys).map(move |j| if j <= len + i { 0.0 } else { f32::NEG_INFINITY }))
-        .collect();
-    Tensor::from_vec(values, (n, keys), device)?.to_dtype(DType::F32)
+/// `cap · tanh(x / cap)`.
+pub(super) fn bounded(x: &Tensor, cap: f32) -> Result<Tensor> {
+    let cap = f64::from(cap);
+    (x / cap)?.tanh()? * cap
 }
 
 /// [`Causal::softmax`] by candle's operations; without a mask every query sees every key.
@@ -76,13 +130,20 @@ fn masked_softmax(scores: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
     candle_nn::ops::softmax_last_dim(&scores)?.reshape((kv_heads, rows, keys))
 }
 
-impl InplaceOp1 for Causal {
+/// [`Causal::softmax`] in place.
+struct CausalSoftmax<'a> {
+    causal: &'a Causal,
+    softcap: Option<f32>,
+}
+
+impl InplaceOp1 for CausalSoftmax<'_> {
     fn name(&self) -> &'static str {
         "causal-softmax"
     }
 
     fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
-        let keys = self.len + self.n;
+        let Range { start, end } = self.causal.keys();
+        let keys = end - start;
         let scores = contiguous_mut(storage, layout)?;
         let rows = (CHUNK / keys).max(1);
         scores
@@ -90,10 +151,16 @@ impl InplaceOp1 for Causal {
             .enumerate()
             .for_each(|(chunk, scores)| {
                 for (row, scores) in scores.chunks_mut(keys).enumerate() {
-                    let query = (chunk * rows + row) % self.n;
-                    let (seen, unseen) = scores.split_at_mut(self.len + query + 1);
+                    let query = (chunk * rows + row) % self.causal.n;
+                    let seen = self.causal.seen(query);
+                    let (before, scores) = scores.split_at_mut(seen.start - start);
+                    let (seen, after) = scores.split_at_mut(seen.len());
+                    if let Some(cap) = self.softcap {
+                        seen.iter_mut().for_each(|x| *x = cap * (*x / cap).tanh());
+                    }
                     softmax(seen);
-                    unseen.fill(0.0);
+                    before.fill(0.0);
+                    after.fill(0.0);
                 }
             });
         Ok(())
@@ -112,21 +179,24 @@ fn softmax(scores: &mut [f32]) {
     }
 }
 
-/// `silu(gate) · up`; `gate` is contiguous and not used elsewhere.
-pub(super) fn silu_mul(gate: Tensor, up: &Tensor) -> Result<Tensor> {
+/// `activation(gate) · up`; `gate` is contiguous and not used elsewhere.
+pub(super) fn gated(activation: Activation, gate: Tensor, up: &Tensor) -> Result<Tensor> {
     if gate.device().is_cpu() {
-        gate.inplace_op2(up, &SiluMul)?;
-        Ok(gate)
-    } else {
-        gate.silu()? * up
+        gate.inplace_op2(up, &Gate(activation))?;
+        return Ok(gate);
+    }
+    match activation {
+        Activation::Silu => gate.silu()? * up,
+        Activation::GeluTanh => gate.gelu()? * up,
     }
 }
 
-struct SiluMul;
+/// [`gated`] in place.
+struct Gate(Activation);
 
-impl InplaceOp2 for SiluMul {
+impl InplaceOp2 for Gate {
     fn name(&self) -> &'static str {
-        "silu-mul"
+        "gate"
     }
 
     fn cpu_fwd(
@@ -138,15 +208,31 @@ impl InplaceOp2 for SiluMul {
     ) -> Result<()> {
         let gate = contiguous_mut(gate, gate_layout)?;
         let up = contiguous(up, up_layout)?;
-        gate.par_chunks_mut(CHUNK)
-            .zip(up.par_chunks(CHUNK))
-            .for_each(|(gate, up)| {
-                for (gate, up) in gate.iter_mut().zip(up) {
-                    *gate = *gate / (1.0 + (-*gate).exp()) * up;
-                }
-            });
+        match self.0 {
+            Activation::Silu => gate_by(gate, up, silu),
+            Activation::GeluTanh => gate_by(gate, up, gelu_tanh),
+        }
         Ok(())
     }
+}
+
+fn gate_by(gate: &mut [f32], up: &[f32], activation: impl Fn(f32) -> f32 + Sync) {
+    gate.par_chunks_mut(CHUNK)
+        .zip(up.par_chunks(CHUNK))
+        .for_each(|(gate, up)| {
+            for (gate, up) in gate.iter_mut().zip(up) {
+                *gate = activation(*gate) * up;
+            }
+        });
+}
+
+fn silu(x: f32) -> f32 {
+    x / (1.0 + (-x).exp())
+}
+
+fn gelu_tanh(x: f32) -> f32 {
+    let inner = FRAC_2_SQRT_PI * FRAC_1_SQRT_2 * x * (1.0 + 0.044715 * x * x);
+    0.5 * x * (1.0 + inner.tanh())
 }
 
 fn contiguous_mut<'a>(storage: &'a mut CpuStorage, layout: &Layout) -> Result<&'a mut [f32]> {
@@ -189,25 +275,44 @@ mod tests {
     /// What other devices run, run on the CPU too.
     #[test]
     fn softmax_in_place_is_softmax_with_a_mask() {
-        for (len, n) in [(0, 1), (5, 1), (0, 2), (0, 70), (300, 3), (7, 260)] {
-            let scores = noise(&[2, 3 * n, len + n]);
-            let mask = mask(len, n, &Device::Cpu).unwrap();
-            let expected = masked_softmax(&scores, Some(&mask)).unwrap();
-            let last = expected.narrow(1, n - 1, 1).unwrap().contiguous().unwrap();
-            let one = scores.narrow(1, n - 1, 1).unwrap().contiguous().unwrap();
-            let causal = Causal::new(len, n, &Device::Cpu).unwrap();
-            assert_close(&causal.softmax(scores).unwrap(), &expected);
-            assert_close(&masked_softmax(&one, None).unwrap(), &last);
-            assert_close(&causal.last(1).softmax(one).unwrap(), &last);
+        let passes = [(0, 1), (5, 1), (0, 2), (0, 70), (300, 3), (7, 260)];
+        let windows = [None, Some(1), Some(2), Some(64), Some(300)];
+        for ((len, n), window, softcap) in passes
+            .iter()
+            .flat_map(|pass| windows.map(|window| (*pass, window)))
+            .flat_map(|(pass, window)| [None, Some(2.0)].map(|cap| (pass, window, cap)))
+        {
+            let causal = Causal::new(len, n, window, &Device::Cpu).unwrap();
+            let scores = noise(&[2, 3 * n, causal.keys().len()]);
+            let mask = causal.mask(&Device::Cpu).unwrap();
+            let capped = match softcap {
+                Some(cap) => bounded(&scores, cap).unwrap(),
+                None => scores.clone(),
+            };
+            let expected = masked_softmax(&capped, Some(&mask)).unwrap();
+            // The last query sees the last keys.
+            let keys = causal.last(1).keys().len();
+            let one = |x: &Tensor| {
+                let x = x.narrow(1, n - 1, 1).unwrap();
+                let all = x.dim(2).unwrap();
+                x.narrow(2, all - keys, keys).unwrap().contiguous().unwrap()
+            };
+            let (last, one, one_capped) = (one(&expected), one(&scores), one(&capped));
+            assert_close(&causal.softmax(scores, softcap).unwrap(), &expected);
+            assert_close(&masked_softmax(&one_capped, None).unwrap(), &last);
+            assert_close(&causal.last(1).softmax(one, softcap).unwrap(), &last);
         }
     }
 
     #[test]
-    fn silu_in_place_is_candles() {
+    fn activations_in_place_are_candles() {
         for n in [1, 33] {
             let (gate, up) = (noise(&[n, 1000]), noise(&[n, 1000]));
-            let expected = (gate.silu().unwrap() * &up).unwrap();
-            assert_close(&silu_mul(gate, &up).unwrap(), &expected);
+            let silu = (gate.silu().unwrap() * &up).unwrap();
+            let gelu = (gate.gelu().unwrap() * &up).unwrap();
+            let copy = gate.copy().unwrap();
+            assert_close(&gated(Activation::Silu, copy, &up).unwrap(), &silu);
+            assert_close(&gated(Activation::GeluTanh, gate, &up).unwrap(), &gelu);
         }
     }
 }

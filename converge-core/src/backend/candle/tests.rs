@@ -48,6 +48,9 @@ fn models() -> Vec<(CandleModel, f32)> {
         (load(&quantized(Tiny::qwen2()), WeightMode::Quantized), 1e-1),
         (load(&quantized(Tiny::llama()), WeightMode::Quantized), 1e-1),
         (load(&quantized(Tiny::llama()), WeightMode::F32), 1e-4),
+        (load(&Tiny::gemma3(), WeightMode::F32), 1e-3),
+        (load(&quantized(Tiny::phi3()), WeightMode::Quantized), 1e-1),
+        (load(&Tiny::qwen3moe(), WeightMode::F32), 1e-3),
     ]
 }
 
@@ -68,11 +71,25 @@ fn assert_close(a: &[f32], b: &[f32], tolerance: f32, what: &str) {
     }
 }
 
-#[test]
-fn f32_is_what_plain_loops_compute() {
-    let mut linear = Tiny::llama();
-    linear.set("rope.scaling.type", Value::String("linear".into()));
-    linear.set("rope.scaling.factor", Value::F32(4.0));
+/// One model for everything that a description can say.
+fn every_kind() -> Vec<(&'static str, Tiny)> {
+    let with = |mut tiny: Tiny, pairs: &[(&str, Value)]| {
+        pairs
+            .iter()
+            .for_each(|(key, value)| tiny.set(key, value.clone()));
+        tiny
+    };
+    let text = |text: &str| Value::String(text.into());
+    let scaling = |kind: &str| {
+        with(
+            Tiny::llama(),
+            &[
+                ("rope.scaling.type", text(kind)),
+                ("rope.scaling.factor", Value::F32(4.0)),
+                ("rope.scaling.original_context_length", Value::U32(64)),
+            ],
+        )
+    };
     let mut per_pair = Tiny::llama();
     per_pair.add("rope_freqs.weight", &[HEAD_SIZE / 2], 3.0);
     let mut biased = Tiny::llama();
@@ -84,14 +101,85 @@ fn f32_is_what_plain_loops_compute() {
     ] {
         biased.add(&format!("blk.1.{name}.bias"), &[len], 0.0);
     }
-    let all = [Tiny::qwen2(), Tiny::llama(), linear, per_pair, biased];
+    let mut partial = with(Tiny::phi3(), &[("rope.dimension_count", Value::U32(12))]);
+    partial.add("rope_factors_short.weight", &[6], 1.5);
+    partial.add("rope_factors_long.weight", &[6], 4.0);
+    let qkv = partial.tensors["blk.0.attn_qkv.weight"].0[0];
+    partial.add("blk.0.attn_qkv.bias", &[qkv], 0.0);
+    let original = |n| [("rope.scaling.original_context_length", Value::U32(n))];
+    vec![
+        ("llama", Tiny::llama()),
+        ("linear", scaling("linear")),
+        ("yarn", scaling("yarn")),
+        ("llama3", scaling("llama3")),
+        ("per pair", per_pair),
+        ("biases", biased),
+        (
+            "mistral",
+            with(
+                Tiny::llama(),
+                &[("attention.sliding_window", Value::U32(9))],
+            ),
+        ),
+        ("mixtral", Tiny::mixtral()),
+        ("qwen2", Tiny::qwen2()),
+        ("qwen2moe", Tiny::qwen2moe()),
+        ("qwen3", Tiny::qwen3()),
+        ("qwen3moe", Tiny::qwen3moe()),
+        ("gemma2", Tiny::gemma2()),
+        ("gemma3", Tiny::gemma3()),
+        (
+            "gemma3, stretched",
+            with(
+                Tiny::gemma3(),
+                &[
+                    ("rope.scaling.type", text("linear")),
+                    ("rope.scaling.factor", Value::F32(8.0)),
+                ],
+            ),
+        ),
+        ("phi3", Tiny::phi3()),
+        (
+            "phi3, windowed",
+            with(Tiny::phi3(), &[("attention.sliding_window", Value::U32(9))]),
+        ),
+        ("phi3, long", with(partial.clone(), &original(64))),
+        ("phi3, short", with(partial, &original(CONTEXT as u32))),
+        ("smollm3", Tiny::smollm3()),
+        ("granite", Tiny::granite()),
+    ]
+}
+
+#[test]
+fn f32_is_what_plain_loops_compute() {
     let tokens = tokens(70);
-    for (i, tiny) in all.iter().enumerate() {
+    for (name, tiny) in every_kind() {
         let (gguf, _folder) = tiny.open();
         let model = load_at(&gguf, WeightMode::F32, CONTEXT).unwrap();
         let logits = run(&mut model.decoder(), &tokens, Rows::All);
-        let expected = oracle::logits(model.spec(), tiny, &tokens);
-        assert_close(&logits.data, &expected, 1e-4, &format!("model {i}"));
+        let expected = oracle::logits(model.spec(), &tiny, CONTEXT, &tokens);
+        let largest = expected.iter().fold(1f32, |max, x| max.max(x.abs()));
+        assert_close(&logits.data, &expected, 1e-4 * largest, name);
+    }
+}
+
+/// Blocks of 8 bits lose little; what is taken from shared tensors is the right part of them.
+#[test]
+fn quantized_is_close_to_f32() {
+    let tokens = tokens(70);
+    for (name, mut tiny) in every_kind() {
+        tiny.matrices = GgmlDType::Q8_0;
+        let exact = run(
+            &mut load(&tiny, WeightMode::F32).decoder(),
+            &tokens,
+            Rows::All,
+        );
+        let quantized = load(&tiny, WeightMode::Quantized);
+        let logits = run(&mut quantized.decoder(), &tokens, Rows::All);
+        let squares = |data: &mut dyn Iterator<Item = f32>| data.map(|x| x * x).sum::<f32>();
+        let error = squares(&mut logits.data.iter().zip(&exact.data).map(|(a, b)| a - b));
+        let ratio = (error / squares(&mut exact.data.iter().copied())).sqrt();
+        assert!(ratio < 0.05, "{name}: {ratio}");
     }
 }
 

@@ -8,10 +8,10 @@ use candle_core::{
 };
 use converge_quant::{Gguf, candle as quant};
 
-use super::{CandleOptions, WeightMode};
+use super::{CandleOptions, WeightMode, feed_forward::FeedForwardWeights, rotary::Rotary};
 use crate::{
     Result,
-    model::spec::{DecoderSpec, Projection, Rope, RopeScaling},
+    model::spec::{DecoderSpec, Projection, Rope},
 };
 
 /// All weights of a model.
@@ -22,7 +22,6 @@ pub(super) struct Weights {
     pub(super) layers: Vec<LayerWeights>,
     pub(super) output_norm: Tensor,
     pub(super) head: Linear,
-    pub(super) rotary: Rotary,
 }
 
 /// The weights of one layer.
@@ -31,17 +30,23 @@ pub(super) struct LayerWeights {
     pub(super) query: Linear,
     pub(super) key: Linear,
     pub(super) value: Linear,
+    pub(super) query_norm: Option<Tensor>,
+    pub(super) key_norm: Option<Tensor>,
+    /// Layers that turn alike share their tables.
+    pub(super) rotary: Option<Arc<Rotary>>,
+    pub(super) window: Option<usize>,
     pub(super) output: Linear,
+    pub(super) post_attention_norm: Option<Tensor>,
     pub(super) feed_forward_norm: Tensor,
-    pub(super) gate: Linear,
-    pub(super) up: Linear,
-    pub(super) down: Linear,
+    pub(super) feed_forward: FeedForwardWeights,
+    pub(super) post_feed_forward_norm: Option<Tensor>,
 }
 
 impl Weights {
     pub(super) fn load(gguf: &Gguf, spec: &DecoderSpec, options: &CandleOptions) -> Result<Self> {
         let device = &options.device;
-        let vector = |name: &str| quant::tensor(gguf, name, DType::F32, device);
+        let vector = |name: &String| quant::tensor(gguf, name, DType::F32, device);
+        let optional = |name: &Option<String>| name.as_ref().map(vector).transpose();
         let linear = |projection: &Projection| Linear::load(gguf, projection, options);
         let embedding = Arc::new(quant::qtensor(gguf, &spec.embedding, device)?);
         let head = match options.mode {
@@ -50,6 +55,15 @@ impl Weights {
                 bias: None,
             },
             _ => linear(&spec.head)?,
+        };
+        let mut tables: Vec<(&Rope, Arc<Rotary>)> = Vec::new();
+        let mut rotary = |rope| -> Result<_> {
+            if let Some((_, table)) = tables.iter().find(|(known, _)| *known == rope) {
+                return Ok(table.clone());
+            }
+            let table = Arc::new(Rotary::new(gguf, rope, options)?);
+            tables.push((rope, table.clone()));
+            Ok(table)
         };
         let layers = spec
             .layers
@@ -60,11 +74,15 @@ impl Weights {
                     query: linear(&layer.query)?,
                     key: linear(&layer.key)?,
                     value: linear(&layer.value)?,
+                    query_norm: optional(&layer.query_norm)?,
+                    key_norm: optional(&layer.key_norm)?,
+                    rotary: layer.rope.as_ref().map(&mut rotary).transpose()?,
+                    window: layer.window,
                     output: linear(&layer.output)?,
+                    post_attention_norm: optional(&layer.post_attention_norm)?,
                     feed_forward_norm: vector(&layer.feed_forward_norm)?,
-                    gate: linear(&layer.gate)?,
-                    up: linear(&layer.up)?,
-                    down: linear(&layer.down)?,
+                    feed_forward: FeedForwardWeights::load(gguf, &layer.feed_forward, options)?,
+                    post_feed_forward_norm: optional(&layer.post_feed_forward_norm)?,
                 })
             })
             .collect::<Result<_>>()?;
@@ -73,7 +91,6 @@ impl Weights {
             layers,
             output_norm: vector(&spec.output_norm)?,
             head,
-            rotary: Rotary::new(gguf, &spec.rope, spec.head_size, options)?,
             device: device.clone(),
         })
     }
@@ -86,18 +103,26 @@ pub(super) struct Linear {
 }
 
 impl Linear {
-    fn load(gguf: &Gguf, projection: &Projection, options: &CandleOptions) -> Result<Self> {
+    pub(super) fn load(
+        gguf: &Gguf,
+        projection: &Projection,
+        options: &CandleOptions,
+    ) -> Result<Self> {
         let device = &options.device;
+        let (name, rows) = (&projection.weight, projection.rows());
         let weight = match options.mode {
             WeightMode::F32 => {
-                QMatMul::Tensor(quant::tensor(gguf, &projection.weight, DType::F32, device)?)
+                QMatMul::Tensor(quant::tensor_rows(gguf, name, rows, DType::F32, device)?)
             }
             WeightMode::Quantized => {
-                QMatMul::from_qtensor(quant::qtensor(gguf, &projection.weight, device)?)?
+                QMatMul::from_qtensor(quant::qtensor_rows(gguf, name, rows, device)?)?
             }
         };
         let bias = match &projection.bias {
-            Some(name) => Some(quant::tensor(gguf, name, DType::F32, device)?),
+            Some(name) => {
+                let bias = quant::tensor(gguf, name, DType::F32, device)?;
+                Some(bias.narrow(0, projection.first_row, projection.outputs)?)
+            }
             None => None,
         };
         Ok(Self { weight, bias })
@@ -143,57 +168,6 @@ impl Linear {
         outputs.try_into().map_err(|outputs: Vec<Tensor>| {
             candle_core::Error::Msg(format!("{} products of {N} weights", outputs.len()))
         })
-    }
-}
-
-/// Cosines and sines of every position's angles, `context × head_size / 2`.
-pub(super) struct Rotary {
-    cos: Tensor,
-    sin: Tensor,
-}
-
-impl Rotary {
-    fn new(gguf: &Gguf, rope: &Rope, head_size: usize, options: &CandleOptions) -> Result<Self> {
-        let device = &options.device;
-        let pairs = head_size / 2;
-        let divisors = match &rope.scaling {
-            RopeScaling::None => vec![1.0; pairs],
-            RopeScaling::Linear { factor } => vec![*factor; pairs],
-            RopeScaling::PerPair { tensor } => {
-                quant::tensor(gguf, tensor, DType::F32, &Device::Cpu)?.to_vec1::<f32>()?
-            }
-        };
-        // In f64, so that far positions lose nothing.
-        let frequencies: Vec<f64> = divisors
-            .iter()
-            .enumerate()
-            .map(|(i, &divisor)| {
-                f64::from(rope.base).powf(-((2 * i) as f64) / head_size as f64) / f64::from(divisor)
-            })
-            .collect();
-        let table = |f: fn(f64) -> f64| {
-            let values: Vec<f32> = (0..options.context)
-                .flat_map(|position| {
-                    frequencies
-                        .iter()
-                        .map(move |frequency| f(position as f64 * frequency) as f32)
-                })
-                .collect();
-            Tensor::from_vec(values, (options.context, pairs), device)
-        };
-        Ok(Self {
-            cos: table(f64::cos)?,
-            sin: table(f64::sin)?,
-        })
-    }
-
-    /// The tables' rows for `n` positions from `start` on.
-    pub(super) fn positions(
-        &self,
-        start: usize,
-        n: usize,
-    ) -> candle_core::Result<(Tensor, Tensor)> {
-        Ok((self.cos.narrow(0, start, n)?, self.sin.narrow(0, start, n)?))
     }
 }
 

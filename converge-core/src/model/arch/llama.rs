@@ -1,41 +1,27 @@
-//! `llama`: Llama 1 to 3, SmolLM, and the many models converted under that name.
+//! `llama`: Llama 1 to 3, Mistral, Mixtral, SmolLM, and the many models converted under that name.
 
-use super::{DecoderSpec, Source};
-use crate::{
-    Result,
-    model::spec::{Activation, Rope, RopePairs},
+use super::{
+    super::spec::{DecoderSpec, RopePairs},
+    Source,
 };
+use crate::Result;
 
 pub(super) const NAME: &str = "llama";
 
-/// Biases are taken where the file has them; rows of queries and keys are permuted in the file so
-/// that rotary pairs are neighbours.
+/// Biases, head sizes, a window (Mistral 7B's first version) and experts (Mixtral) are taken as
+/// the file has them; rows of queries and keys are permuted in the file so that rotary pairs are
+/// neighbours.
 pub(super) fn describe(source: &Source<'_>) -> Result<DecoderSpec> {
     let sizes = source.sizes()?;
-    let (embedding, vocab) = source.embedding(sizes.width)?;
-    let (head, tied_head) = source.head(&embedding, vocab, sizes.width)?;
-    Ok(DecoderSpec {
-        architecture: NAME,
-        width: sizes.width,
-        feed_forward: sizes.feed_forward,
-        vocab,
-        heads: sizes.heads,
-        kv_heads: sizes.kv_heads,
-        head_size: sizes.head_size,
-        trained_context: sizes.trained_context,
-        rope: Rope {
-            pairs: RopePairs::Interleaved,
-            base: source.positive("rope.freq_base", Some(10_000.0))?,
-            scaling: source.rope_scaling(&sizes)?,
-        },
-        norm_eps: source.positive("attention.layer_norm_rms_epsilon", None)?,
-        activation: Activation::Silu,
-        layers: (0..sizes.layers)
-            .map(|i| source.layer(i, &sizes))
-            .collect::<Result<_>>()?,
-        output_norm: source.vector("output_norm.weight", sizes.width)?,
-        embedding,
-        head,
-        tied_head,
+    let rope = source.rope(&sizes, RopePairs::Interleaved)?;
+    let window = source.window()?;
+    let experts = source.optional_size("expert_count")?.unwrap_or(0) > 0;
+    source.decoder(&sizes, |i| {
+        let mut layer = source.layer(i, &sizes, Some(rope.clone()), || match experts {
+            true => source.only_experts(i, &sizes, source.size("feed_forward_length")?),
+            false => source.dense(i, &sizes),
+        })?;
+        layer.window = window;
+        Ok(layer)
     })
 }

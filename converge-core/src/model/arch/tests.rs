@@ -4,13 +4,18 @@ use candle_core::quantized::gguf_file::Value;
 
 use super::*;
 use crate::model::{
-    spec::{RopePairs, RopeScaling},
-    tiny::{HEAD_SIZE, HEADS, INNER, KV_HEADS, LAYERS, Tiny, VOCAB, WIDTH},
+    spec::{Rope, RopePairs, RopeScaling},
+    tiny::{HEAD_SIZE, HEADS, KV_HEADS, LAYERS, Tiny, VOCAB, WIDTH},
 };
 
 fn read(tiny: &Tiny) -> Result<DecoderSpec> {
     let (gguf, _folder) = tiny.open();
     DecoderSpec::from_gguf(&gguf)
+}
+
+/// The first layer's.
+fn rope(spec: &DecoderSpec) -> Rope {
+    spec.layers[0].rope.clone().expect("turned positions")
 }
 
 /// The error's words for a file changed by `change`.
@@ -24,21 +29,15 @@ fn refusal(change: impl FnOnce(&mut Tiny)) -> String {
 fn describes_qwen2_and_llama() {
     let spec = read(&Tiny::qwen2()).unwrap();
     assert_eq!(
-        (
-            spec.architecture,
-            spec.width,
-            spec.feed_forward,
-            spec.vocab,
-            spec.layers.len()
-        ),
-        ("qwen2", WIDTH, INNER, VOCAB, LAYERS)
+        (spec.architecture, spec.width, spec.vocab, spec.layers.len()),
+        ("qwen2", WIDTH, VOCAB, LAYERS)
     );
     assert_eq!(
         (spec.heads, spec.kv_heads, spec.head_size),
         (HEADS, KV_HEADS, HEAD_SIZE)
     );
     assert_eq!(
-        (spec.rope.pairs, spec.tied_head),
+        (rope(&spec).pairs, spec.tied_head),
         (RopePairs::Halves, false)
     );
     assert_eq!(
@@ -52,7 +51,7 @@ fn describes_qwen2_and_llama() {
 
     let spec = read(&Tiny::llama()).unwrap();
     assert_eq!(
-        (spec.rope.pairs, spec.tied_head),
+        (rope(&spec).pairs, spec.tied_head),
         (RopePairs::Interleaved, true)
     );
     assert_eq!(spec.head.weight, "token_embd.weight");
@@ -65,7 +64,7 @@ fn takes_scaling_of_rotary_frequencies() {
     tiny.set("rope.scaling.type", Value::String("linear".into()));
     tiny.set("rope.scaling.factor", Value::F32(4.0));
     assert_eq!(
-        read(&tiny).unwrap().rope.scaling,
+        rope(&read(&tiny).unwrap()).scaling,
         RopeScaling::Linear { factor: 4.0 }
     );
 
@@ -73,7 +72,7 @@ fn takes_scaling_of_rotary_frequencies() {
     tiny.add("rope_freqs.weight", &[HEAD_SIZE / 2], 1.0);
     let tensor = "rope_freqs.weight".to_owned();
     assert_eq!(
-        read(&tiny).unwrap().rope.scaling,
+        rope(&read(&tiny).unwrap()).scaling,
         RopeScaling::PerPair { tensor }
     );
 }
@@ -86,7 +85,10 @@ fn an_unknown_architecture_is_named_with_the_supported_ones() {
     });
     assert_eq!(
         words,
-        "architecture `mamba` is not supported (supported: llama, qwen2)"
+        format!(
+            "architecture `mamba` is not supported (supported: {})",
+            SUPPORTED.join(", ")
+        )
     );
 }
 
@@ -173,8 +175,7 @@ fn unsupported_variants_are_named() {
     for (key, value) in [
         ("expert_count", Value::U32(8)),
         ("attention.value_length", Value::U32(8)),
-        ("rope.dimension_count", Value::U32(8)),
-        ("rope.scaling.type", Value::String("yarn".into())),
+        ("rope.scaling.type", Value::String("dynamic".into())),
     ] {
         let mut tiny = Tiny::qwen2();
         tiny.set(key, value);
@@ -187,20 +188,133 @@ fn unsupported_variants_are_named() {
     }
 }
 
+#[test]
+fn windows_and_experts_that_cannot_be_are_refused() {
+    let cases: [(Tiny, &str, Value, &str); 8] = [
+        (
+            Tiny::gemma3(),
+            "attention.sliding_window",
+            Value::U32(0),
+            "a number above 0",
+        ),
+        (
+            Tiny::gemma2(),
+            "attention.sliding_window",
+            Value::U32(0),
+            "a number above 0",
+        ),
+        (
+            Tiny::gemma3(),
+            "attention.sliding_window_pattern",
+            Value::U32(0),
+            "a number above 0",
+        ),
+        (
+            Tiny::phi3(),
+            "rope.dimension_count",
+            Value::U32(7),
+            "an even number",
+        ),
+        (
+            Tiny::phi3(),
+            "rope.dimension_count",
+            Value::U32(18),
+            "at most the head size",
+        ),
+        (
+            Tiny::qwen3moe(),
+            "expert_count",
+            Value::U32(0),
+            "a number above 0",
+        ),
+        (
+            Tiny::qwen3moe(),
+            "expert_used_count",
+            Value::U32(0),
+            "a number above 0",
+        ),
+        (
+            Tiny::qwen2moe(),
+            "expert_used_count",
+            Value::U32(5),
+            "at most the 4 experts",
+        ),
+    ];
+    for (mut tiny, key, value, expected) in cases {
+        tiny.set(key, value);
+        let words = read(&tiny).expect_err(key).to_string();
+        assert!(words.contains(key) && words.contains(expected), "{words}");
+    }
+    let mut tiny = Tiny::mixtral();
+    tiny.set("expert_count", Value::U32(5));
+    match read(&tiny) {
+        Err(CoreError::TensorShape { tensor, .. }) => {
+            assert_eq!(tensor, "blk.0.ffn_gate_inp.weight");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The layers that llama.cpp computes with a window, and those with another base.
+#[test]
+fn windows_are_in_the_layers_that_have_them() {
+    let windows = |tiny: &Tiny| -> Vec<bool> {
+        let spec = read(tiny).unwrap();
+        spec.layers
+            .iter()
+            .map(|layer| layer.window.is_some())
+            .collect()
+    };
+    assert_eq!(windows(&Tiny::gemma2()), [true, false, true]);
+    let mut tiny = Tiny::gemma3();
+    let bases: Vec<f32> = read(&tiny)
+        .unwrap()
+        .layers
+        .iter()
+        .map(|layer| layer.rope.as_ref().unwrap().base)
+        .collect();
+    assert_eq!(windows(&tiny), [true, true, true, true, true, false, true]);
+    assert_eq!(bases, [1e4, 1e4, 1e4, 1e4, 1e4, 1e6, 1e4]);
+    tiny.set("attention.sliding_window_pattern", Value::U32(2));
+    assert_eq!(
+        windows(&tiny),
+        [true, false, true, false, true, false, true]
+    );
+    let listed = [false, true, true, false, false, false, true];
+    let array = |listed: &[bool]| Value::Array(listed.iter().map(|&x| Value::Bool(x)).collect());
+    tiny.set("attention.sliding_window_pattern", array(&listed));
+    assert_eq!(windows(&tiny), listed);
+    tiny.set("attention.sliding_window_pattern", array(&listed[1..]));
+    assert!(read(&tiny).unwrap_err().to_string().contains("6 values"));
+    let spec = read(&Tiny::smollm3()).unwrap();
+    let turned: Vec<bool> = spec
+        .layers
+        .iter()
+        .map(|layer| layer.rope.is_some())
+        .collect();
+    assert_eq!(turned, [true, true, true, false, true]);
+}
+
 /// More layers than there are tensors end at the first that is missing, at once.
 #[test]
 fn missing_tensors_are_named() {
     let words = refusal(|tiny| tiny.set("block_count", Value::U32(u32::MAX)));
     assert!(words.contains("blk.3.attn_norm.weight"), "{words}");
-    for name in Tiny::qwen2()
-        .tensors
-        .into_keys()
-        .filter(|name| name != "output.weight")
-    {
-        let words = refusal(|tiny| {
-            tiny.tensors.remove(&name);
-        });
-        assert!(words.contains(&name), "{name}: {words}");
+    for whole in [
+        Tiny::qwen2(),
+        Tiny::qwen2moe(),
+        Tiny::qwen3(),
+        Tiny::gemma3(),
+        Tiny::phi3(),
+    ] {
+        for name in whole.tensors.keys().filter(|name| *name != "output.weight") {
+            let mut tiny = whole.clone();
+            tiny.tensors.remove(name);
+            let words = read(&tiny).expect_err(name).to_string();
+            // Without the fused tensor, separate ones are looked for.
+            let expected = name.replace("attn_qkv", "attn_q");
+            assert!(words.contains(&expected), "{name}: {words}");
+        }
     }
 }
 
