@@ -11,7 +11,7 @@ use crate::{
     generate::Cancel,
     model::{
         Decoder, Logits, Rows,
-        tiny::{CONTEXT, HEAD_SIZE, Tiny, VOCAB},
+        tiny::{CONTEXT, EXPERTS, HEAD_SIZE, Tiny, VOCAB},
     },
 };
 
@@ -169,6 +169,10 @@ fn quantized_is_close_to_f32() {
     let tokens = tokens(70);
     for (name, mut tiny) in every_kind() {
         tiny.matrices = GgmlDType::Q8_0;
+        if matches!(name, "mixtral" | "qwen2moe" | "qwen3moe") {
+            // All of them: the choice of some is no continuous function of the activations.
+            tiny.set("expert_used_count", Value::U32(EXPERTS as u32));
+        }
         let exact = run(
             &mut load(&tiny, WeightMode::F32).decoder(),
             &tokens,
@@ -326,7 +330,7 @@ fn a_cancelled_pass_leaves_the_cache_as_it_was() {
             questions += 1;
         }
         // One before each layer and each part of the head.
-        assert_eq!(questions, 3 + 3);
+        assert_eq!(questions, model.spec().layers.len() + 3);
     }
     let cancel = Cancel::new();
     cancel.cancel();
