@@ -6,8 +6,8 @@
 //!            └─ qtensor ─→ QTensor  the file's own blocks, where candle has the type
 //! ```
 //!
-//! `tensor_rows` and `qtensor_rows` are the same for some of the rows. Both follow this crate's decoders: a `QTensor` that candle dequantizes on the CPU has the very
-//! bits that [`tensor`] gives.
+//! [`tensor_rows`] and [`qtensor_rows`] are the same for some of the rows. All follow this crate's
+//! decoders: a `QTensor` that candle dequantizes on the CPU has the very bits that [`tensor`] gives.
 
 use std::ops::Range;
 

@@ -4,12 +4,6 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ChatError {
-    /// The model file has no chat template, and its vocabulary has no ChatML tokens to fall back on.
-    #[error(
-        "the model file has no `tokenizer.chat_template`, and its vocabulary has no \
-         `<|im_start|>` for the ChatML fallback; give a template with `ChatTemplate::from_source`"
-    )]
-    NoTemplate,
     /// The template is larger than [`ChatLimits::source_bytes`](crate::chat::ChatLimits).
     #[error("the chat template has {bytes} bytes, the limit is {limit}")]
     SourceTooLarge {

@@ -26,6 +26,7 @@ use jiff::civil::DateTime;
 use serde_json::{Map, Value as Json};
 
 pub use error::ChatError;
+pub use gguf::Fallback;
 pub use message::{Message, Role, ToolCall, ToolDef};
 
 use crate::Result;
@@ -97,6 +98,7 @@ pub struct ChatTemplate {
     engine: engine::Engine,
     bos: String,
     eos: String,
+    fallback: Option<Fallback>,
 }
 
 impl ChatTemplate {
@@ -128,6 +130,7 @@ impl ChatTemplate {
             engine: engine::Engine::compile(template, limits.clone())?,
             bos: bos.into(),
             eos: eos.into(),
+            fallback: None,
         })
     }
 

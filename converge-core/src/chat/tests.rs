@@ -157,7 +157,7 @@ fn errors_are_typed() {
 }
 
 #[test]
-fn from_gguf_falls_back_to_chatml_only_with_its_tokens() {
+fn a_file_without_a_template_gets_a_stated_fallback() {
     use converge_quant::gguf::{Array, Metadata, Value};
     let file = |template: Option<&str>, tokens: &[&str]| {
         let mut entries = vec![
@@ -179,10 +179,11 @@ fn from_gguf_falls_back_to_chatml_only_with_its_tokens() {
         chatml.render(&messages, &options).unwrap(),
         "<|im_start|>system\ns<|im_end|>\n<|im_start|>user\nu<|im_end|>\n<|im_start|>assistant\n"
     );
-    assert!(matches!(
-        file(None, &["<s>"]),
-        Err(CoreError::Chat(ChatError::NoTemplate))
-    ));
+    assert_eq!(chatml.fallback(), Some(Fallback::ChatMl));
+    let plain = file(None, &["<s>", "<|im_start|>"]).unwrap();
+    assert_eq!(plain.render(&messages, &options).unwrap(), "s\n\nu");
+    assert_eq!(plain.fallback(), Some(Fallback::Plain));
     let own = file(Some("{{ bos_token }}{{ eos_token }}."), &["<s>"]).unwrap();
     assert_eq!(own.render(&messages, &options).unwrap(), "<s>.");
+    assert_eq!(own.fallback(), None);
 }
