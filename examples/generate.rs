@@ -131,6 +131,9 @@ fn run(args: &Args) -> anyhow::Result<()> {
     let mut session = args.engine.session(&gguf)?;
     let load_seconds = start.elapsed().as_secs_f64();
 
+    if let Some(fallback) = session.chat().fallback().filter(|_| !args.raw) {
+        eprintln!("[{}]", engine::stated(fallback));
+    }
     let tokens = if args.raw {
         let tokenizer = session.tokenizer();
         let bos = tokenizer.bos().filter(|_| tokenizer.adds_bos());

@@ -20,8 +20,8 @@ use anyhow::Context as _;
 use clap::Parser;
 use converge_core::model::DecoderSpec;
 use converge_examples::{
-    cli::{self, bytes},
-    engine::{self, DEFAULT_CONTEXT, ModelArg},
+    cli::{self, bytes, one_line},
+    engine::{self, DEFAULT_CONTEXT, ModelArg, with_advice},
 };
 use converge_quant::{
     GgmlType, Gguf, Metadata,
@@ -126,11 +126,11 @@ impl Facts {
         let architecture: String = gguf
             .metadata()
             .get("general.architecture")
-            .context("this file does not say what model it holds")?;
+            .context("this file does not say what model it holds: get another one")?;
         Ok(Self {
             unsupported: DecoderSpec::from_gguf(gguf)
                 .err()
-                .map(|error| error.to_string()),
+                .map(|error| one_line(&with_advice(gguf, error))),
             elements: types.iter().map(|share| share.elements).sum(),
             weight_bytes: types.iter().map(|share| share.bytes).sum(),
             memory: memory(gguf.metadata(), &architecture, args.ctx),

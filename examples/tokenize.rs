@@ -53,7 +53,8 @@ fn main() -> ExitCode {
     cli::run(|| {
         // 1. The tokenizer is in the header of the file, under `tokenizer.ggml.*`.
         let gguf = engine::open(&args.model)?;
-        let tokenizer = Tokenizer::from_gguf(gguf.metadata())?;
+        let tokenizer = Tokenizer::from_gguf(gguf.metadata())
+            .map_err(|error| engine::with_advice(&gguf, error))?;
 
         // 2. From text to ids, or the ids as given.
         let given = match &args.text {

@@ -1,5 +1,7 @@
 //! The options that every program with a model has, and the way from them to a model that runs.
 
+mod advice;
+
 use std::num::NonZeroUsize;
 
 use anyhow::{Context as _, bail};
@@ -8,6 +10,7 @@ use clap::{Args, ValueEnum};
 use converge_core::{
     CoreError, LoadOptions,
     backend::candle::{CandleModel, CandleOptions, WeightMode},
+    chat::Fallback,
     generate::Session,
     hub,
     model::{Decoder, DecoderSpec},
@@ -15,6 +18,8 @@ use converge_core::{
 use converge_quant::{Gguf, QuantError};
 
 use crate::models;
+
+pub use advice::with_advice;
 
 /// Positions of the context where neither `--ctx` nor the model asks for fewer.
 pub const DEFAULT_CONTEXT: usize = 4096;
@@ -112,7 +117,7 @@ impl EngineArgs {
             mode: self.mode(),
             device: self.device()?,
         };
-        Ok(converge_core::load(gguf.path(), &options)?)
+        converge_core::load(gguf.path(), &options).map_err(|error| with_advice(gguf, error))
     }
 
     /// Loads the decoder alone, with a context of `--ctx`, else of `wanted`.
@@ -125,12 +130,14 @@ impl EngineArgs {
             context: self.context(gguf, wanted)?,
             device: self.device()?,
         };
-        Ok(Box::new(CandleModel::load(gguf, &options)?.decoder()))
+        let model = CandleModel::load(gguf, &options).map_err(|error| with_advice(gguf, error))?;
+        Ok(Box::new(model.decoder()))
     }
 
     /// `--ctx` where given, else `wanted` or what the model has, whichever is less.
     fn context(&self, gguf: &Gguf, wanted: usize) -> anyhow::Result<usize> {
-        let trained = DecoderSpec::from_gguf(gguf)?.trained_context;
+        let spec = DecoderSpec::from_gguf(gguf).map_err(|error| with_advice(gguf, error))?;
+        let trained = spec.trained_context;
         match self.ctx.map(NonZeroUsize::get) {
             Some(n) if n > trained => bail!("--ctx {n} is more than the {trained} of this model"),
             Some(n) => Ok(n),
@@ -152,6 +159,14 @@ impl EngineArgs {
             }
             Backend::Candle => Ok(Device::Cpu),
         }
+    }
+}
+
+/// What stands in for a chat template, in a line for people.
+pub fn stated(fallback: Fallback) -> &'static str {
+    match fallback {
+        Fallback::ChatMl => "the file has no chat template: ChatML is used, as its vocabulary asks",
+        _ => "the file has no chat template: the model goes on from the text as it is",
     }
 }
 

@@ -2,76 +2,19 @@
 
 #![cfg(test)] // so that the lints know the helpers for tests, too
 
-use std::{
-    env, fs,
-    io::{BufRead as _, BufReader, Read as _},
-    path::PathBuf,
-    process::{Command, Output, Stdio},
-};
-
+mod common;
 #[path = "programs/quantize.rs"]
 mod quantize;
 
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Read as _},
+    process::{Command, Stdio},
+};
+
+use common::{good, model, object, program, refused, run};
 use converge_examples::models;
 use serde_json::{Value, json};
-
-/// A program that `cargo test` has built beside this one.
-fn program(name: &str) -> Command {
-    let mut dir: PathBuf = env::current_exe().unwrap();
-    dir.pop();
-    if dir.ends_with("deps") {
-        dir.pop();
-    }
-    let file = dir
-        .join("examples")
-        .join(format!("{name}{}", env::consts::EXE_SUFFIX));
-    assert!(
-        file.exists(),
-        "{} is missing: build it with `cargo build --release --examples`",
-        file.display()
-    );
-    Command::new(file)
-}
-
-fn run(name: &str, args: &[&str]) -> Output {
-    let command = &mut program(name);
-    command.args(args).stdin(Stdio::null()).output().unwrap()
-}
-
-fn good(name: &str, args: &[&str]) -> String {
-    let output = run(name, args);
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{name} {args:?}: {stderr}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// One line on stderr that holds these words, nothing on stdout, exit code 1.
-fn refused(name: &str, args: &[&str], words: &[&str]) {
-    let output = run(name, args);
-    let stderr = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{name} {args:?}: {stderr}");
-    assert_eq!(output.stdout, b"", "{name} {args:?}");
-    assert!(stderr.starts_with("error: "), "{stderr}");
-    assert_eq!(stderr.lines().count(), 1, "{stderr}");
-    for word in words {
-        assert!(
-            stderr.contains(word),
-            "{name} {args:?}: {word:?} not in {stderr}"
-        );
-    }
-}
-
-/// The smallest model, fetched before a program would have to.
-fn model() -> String {
-    models::ensure(models::SMALLEST)
-        .unwrap()
-        .display()
-        .to_string()
-}
-
-fn object(line: &str) -> Value {
-    serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))
-}
 
 #[test]
 fn help_is_there_and_usage_errors_end_with_2() {
@@ -88,45 +31,6 @@ fn help_is_there_and_usage_errors_end_with_2() {
     // Nothing asked for.
     for name in ["bench", "fetch", "quantize", "score"] {
         assert_eq!(run(name, &[]).status.code(), Some(2), "{name}");
-    }
-}
-
-#[test]
-fn what_is_no_model_is_refused_in_one_line() {
-    let model = model();
-    let dir = tempfile::tempdir().unwrap();
-    let write = |name: &str, bytes: &[u8]| {
-        let path = dir.path().join(name);
-        fs::write(&path, bytes).unwrap();
-        path.display().to_string()
-    };
-    let mut half = vec![0; 2 << 20];
-    fs::File::open(&model)
-        .unwrap()
-        .read_exact(&mut half)
-        .unwrap();
-    let truncated = write("half.gguf", &half);
-    let text = write("text.gguf", b"This is no model.");
-    let empty = write("empty.gguf", b"");
-    let folder = dir.path().display().to_string();
-    for name in ["inspect", "generate", "score", "bench", "tokenize"] {
-        let with = |model: &str, words: &[&str]| {
-            let mut args = vec!["--model", model];
-            match name {
-                "generate" | "tokenize" => args.push("hello"),
-                "score" => args.extend(["--text", &text]),
-                "bench" => args.extend(["--gen", "1"]),
-                _ => {}
-            }
-            refused(name, &args, words);
-        };
-        with("no-such-model", &["smollm2-135m", "path of a .gguf"]);
-        with("no/such/file.gguf", &["no/such/file.gguf", "no file"]);
-        with(&folder, &["folder"]);
-        with(&truncated, &["half.gguf", "not a whole one"]);
-        with(&text, &["text.gguf", "GGUF"]);
-        with(&empty, &["empty.gguf"]);
-        with("all-minilm-l6-v2", &["no GGUF model", "smollm2-135m"]);
     }
 }
 
