@@ -29,10 +29,11 @@ pub struct Segment {
 
 impl Segment {
     /// The dates or numbers that stand in the text, as they are written, each once. A line that is
-    /// nothing but a date, as at the head of a letter, states none.
+    /// nothing but a date, as at the head of a letter, states none, nor does a title or a date with a signature.
     pub fn values(&self, kind: Kind) -> Vec<String> {
         let mut values: Vec<String> = Vec::new();
-        if self.text.split(' ').filter(|word| is_word(word)).count() < 2 {
+        let words = self.text.split(' ').filter(|word| is_word(word)).count();
+        if words < 2 || self.text.starts_with("# ") || is_signature(&self.text) {
             return values;
         }
         for fact in facts_in(&self.text) {
@@ -91,6 +92,24 @@ fn is_word(word: &str) -> bool {
     letters >= 2 && !crate::tool::civil::is_month_or_weekday(word.trim_matches(','))
 }
 
+/// A date and names, and nothing that is said of them: "9 February 2026. P. Norland / K. Osei",
+/// "Signed: D. Vey, 16/09/2024".
+fn is_signature(text: &str) -> bool {
+    let first = text
+        .split(|c: char| !c.is_alphabetic())
+        .find(|word| !word.is_empty());
+    if first.is_some_and(|word| word.eq_ignore_ascii_case("signed")) {
+        return true;
+    }
+    let named = |word: &str| {
+        let word = word.trim_matches(|c: char| !c.is_alphabetic());
+        let day = word.len() <= 2 && word.starts_with(char::is_lowercase);
+        word.is_empty() || day || word.starts_with(char::is_uppercase)
+    };
+    let short = text.split(' ').count() <= 12;
+    short && !text.contains([':', '|', '%', '=']) && text.split(' ').all(named)
+}
+
 /// Whether a text speaks to the assistant that reads it. Such lines are data like any other, but no
 /// fact is ever taken from them.
 pub fn speaks_to_assistant(text: &str) -> bool {
@@ -138,7 +157,7 @@ fn continues(before: &str, text: &str, raw: &str) -> bool {
             .is_some_and(|(head, _)| is_marked(head));
     // The lines of a log each begin with their time.
     let logged = begins_with_date(before) && begins_with_date(text);
-    if starts_item || logged || is_heading(before) {
+    if starts_item || logged || is_heading(before) || is_columns(raw) {
         return false;
     }
     let goes_on = text.starts_with(|c: char| c.is_lowercase());
@@ -146,6 +165,12 @@ fn continues(before: &str, text: &str, raw: &str) -> bool {
     let wrapped = before.chars().count() >= 60 && !before.ends_with(['.', ':', ';', '|']);
     let item_goes_on = in_item && raw.starts_with([' ', '\t']) && before.chars().count() < LONGEST;
     goes_on || wrapped || item_goes_on || (indented && before.len() > 40)
+}
+
+/// A line set in columns: a name, room, and what it is. The next begins another.
+fn is_columns(raw: &str) -> bool {
+    let (name, rest) = raw.split_once("  ").unwrap_or_default();
+    !name.is_empty() && !name.starts_with([' ', '\t']) && !rest.trim().is_empty()
 }
 
 fn begins_with_date(text: &str) -> bool {
@@ -210,6 +235,13 @@ fn split(block: Segment, out: &mut Vec<Segment>) {
     }
 }
 
+/// A heading that introduces a list belongs to all of its items.
+fn begins_list(heading: &Segment, next: &Segment) -> bool {
+    let marker = next.text.split(' ').next().unwrap_or_default();
+    let item = is_marked(marker) || ["-", "*", "+", "–", "•"].contains(&marker);
+    heading.text.ends_with(':') && item
+}
+
 /// Puts a heading before the segment that follows it, so that `2. TERM` explains its sentence.
 fn with_headings(segments: Vec<Segment>) -> Vec<Segment> {
     let mut out: Vec<Segment> = Vec::new();
@@ -221,11 +253,13 @@ fn with_headings(segments: Vec<Segment>) -> Vec<Segment> {
             continue;
         }
         match heading.take() {
-            Some(head) if !head.text.starts_with("# ") => out.push(Segment {
-                text: format!("{} {}", head.text, segment.text),
-                first: head.first,
-                last: segment.last,
-            }),
+            Some(head) if !head.text.starts_with("# ") && !begins_list(&head, &segment) => {
+                out.push(Segment {
+                    text: format!("{} {}", head.text, segment.text),
+                    first: head.first,
+                    last: segment.last,
+                });
+            }
             Some(head) => out.extend([head, segment]),
             None => out.push(segment),
         }
@@ -295,6 +329,28 @@ mod tests {
     }
 
     #[test]
+    fn a_heading_stays_apart_from_the_list_it_introduces() {
+        let text = "They agree:\n\n(a) It ends in 2028.\n(b) It costs 40.\n";
+        assert_eq!(cut(text).len(), 3);
+    }
+
+    #[test]
+    fn lines_in_columns_stay_apart() {
+        let text = "Term      1 March 2024 to 28 February 2027\nPrice     EUR 2,280 a year, in two equal halves on 1 March and 1\n          September\nNotice    120 days\n";
+        assert_eq!(
+            cut(text)
+                .into_iter()
+                .map(|(text, ..)| text)
+                .collect::<Vec<_>>(),
+            [
+                "Term 1 March 2024 to 28 February 2027",
+                "Price EUR 2,280 a year, in two equal halves on 1 March and 1 September",
+                "Notice 120 days",
+            ]
+        );
+    }
+
+    #[test]
     fn long_lines_of_a_log_stay_apart() {
         let line = "02:00 job=office size=41.2GB status=ok 38min and all files were copied";
         let text = format!("2026-02-09 {line}\n2026-02-10 {line}\n");
@@ -327,6 +383,14 @@ mod tests {
             .values(kind)
         };
         assert!(values("12 January 2026", Kind::Date).is_empty());
+        assert!(values("# Addendum to the contract of 12 January 2026", Kind::Date).is_empty());
+        assert!(values("9 February 2026. P. Norland / K. Osei", Kind::Date).is_empty());
+        assert!(values("Signed at Ash on 13 Jan 2025, R. Em / T. Brill", Kind::Date).is_empty());
+        assert!(values("Stonewell, January 1st, 2025 A. Reed", Kind::Date).is_empty());
+        assert_eq!(
+            values("Term 1 March 2024 until 28 February 2027", Kind::Date).len(),
+            2
+        );
         assert_eq!(
             values("3. The agreement ends on 30 June 2026.", Kind::Date),
             ["30 June 2026"]

@@ -124,7 +124,7 @@ numbers or dates of the thing in question are known (newer ones replace older on
 go together. A year has 12 months, 4 quarters and 52 weeks. Then give one calculation that leads to \
 the answer, or null if the answer is stated.";
 
-const EXAMPLES: [(&str, &str); 6] = [
+const EXAMPLES: [(&str, &str); 7] = [
     (
         "Question: Which loan ends first, and what do we pay for it in total?\n\n\
          Found:\n\
@@ -145,6 +145,16 @@ const EXAMPLES: [(&str, &str); 6] = [
          [4] The price of the tuning changes from 35.00 to 38.00 per quarter.\n\
          Computed: nothing yet",
         r#"{"reasoning":"Asked: the cost of the tuning in two years. Known: 38.00 per quarter after the change; 4 quarters a year; two years. So: 38.00 times 4 times 2.","compute":{"expression":"38.00 * 4 * 2"}}"#,
+    ),
+    (
+        "Question: What did we pay for the organ over the whole of its term?\n\n\
+         Found:\n\
+         loans/organ-loan.txt\n\
+         [1] 1. The organ is lent from 1 May 2021 to 30 April 2024.\n\
+         [2] 2. The Society pays 75.00 per month for each of the 2 keyboards.\n\
+         Computed: nothing yet\n\
+         1 May 2021 to 30 April 2024 are 36 months or 3 years",
+        r#"{"reasoning":"Asked: the payment for the organ over its term. Known: 75.00 per month for each of 2 keyboards; the term is 36 months. So: 75.00 times 2 keyboards times 36 months.","compute":{"expression":"75.00 * 2 * 36"}}"#,
     ),
     (
         "Question: By when must we cancel the rent of the hall so that it ends in October?\n\n\
@@ -188,14 +198,18 @@ const EXAMPLES: [(&str, &str); 6] = [
     ),
 ];
 
-/// Asks for the next calculation.
-pub fn prompt(question: &str, found: &str, operands: &Operands) -> Prompt {
+/// Asks for the next calculation. `spans` tells how long the terms among the quotes are.
+pub fn prompt(question: &str, found: &str, spans: &[String], operands: &Operands) -> Prompt {
     let mut messages = vec![Message::system(SYSTEM)];
     for (user, assistant) in EXAMPLES {
         messages.push(Message::user(user));
         messages.push(Message::assistant(assistant));
     }
-    messages.push(Message::user(format!("Question: {question}\n\n{found}")));
+    let mut user = format!("Question: {question}\n\n{found}");
+    if operands.arithmetic && !spans.is_empty() {
+        user.push_str(&format!("\n{}", spans.join("; ")));
+    }
+    messages.push(Message::user(user));
     Prompt {
         phase: Phase::Observe,
         about: "compute".to_owned(),

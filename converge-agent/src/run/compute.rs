@@ -122,6 +122,9 @@ impl Run {
                 }
             }
         }
+        for number in self.span_numbers() {
+            push(&mut operands.numbers, number);
+        }
         for constant in YEAR {
             push(&mut operands.numbers, constant.to_owned());
         }
@@ -296,6 +299,8 @@ impl Run {
 
     /// Takes a result; there is one calculation beside a comparison.
     pub(super) fn computed(&mut self, calculation: Calculation) -> Stage {
+        let spans = self.spans_in(&calculation.expression);
+        self.calculations.extend(spans);
         self.calculations.push(calculation);
         Stage::Answer
     }
@@ -344,7 +349,15 @@ fn written(text: &str, fact: &Fact, number: Decimal) -> Vec<String> {
         .iter()
         .any(|word| after.starts_with(word))
     {
-        return vec![format!("{number}%")];
+        // 30% is as well written 0.30 and 0.3.
+        let percent = Decimal::new(1, 2).and_then(|percent| number.checked_mul(percent).ok());
+        let part = percent.map(|part| part.to_string());
+        let part = part.into_iter().flat_map(|part| {
+            let tenths = part.len() == "0.3".len();
+            let padded = tenths.then(|| format!("{part}0"));
+            padded.into_iter().chain([part])
+        });
+        return std::iter::once(format!("{number}%")).chain(part).collect();
     }
     let mut forms = vec![number.to_string()];
     let span = text.get(fact.span.clone()).unwrap_or_default();
@@ -428,7 +441,7 @@ mod tests {
                 numbers.extend(written(text, fact, number));
             }
         }
-        assert_eq!(numbers, ["1950", "1,950", "8%", "1950"]);
+        assert_eq!(numbers, ["1950", "1,950", "8%", "0.08", "1950"]);
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod lookup;
 mod outcome;
 mod relate;
 mod search;
+mod span;
 mod state;
 mod survey;
 

@@ -7,7 +7,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
 };
 
 use super::{
@@ -16,8 +16,8 @@ use super::{
     survey,
 };
 use crate::{
-    evidence::Evidence,
-    phase::{plan::Kind, quote, scope::Calculation},
+    evidence::{Evidence, FactValue},
+    phase::{plan::Kind, quote},
     segment::Segment,
     tool::{
         search::SearchResult,
@@ -59,7 +59,8 @@ fn names(segments: &[Segment]) -> Vec<String> {
 
 impl Run {
     /// Takes a document that was read. Who compares looks up facts in every one; else in the first,
-    /// which the plan thinks the question is about, and the others may add to that.
+    /// which the plan thinks the question is about. Lines are quoted from that too, as the plan may
+    /// have named a fact too loosely, and from the others.
     pub(super) fn has_read(&mut self, path: String, segments: Vec<Segment>) -> Stage {
         let compares = self.scope.calculate.compares();
         if !compares && self.about.is_none() {
@@ -67,11 +68,22 @@ impl Run {
             self.about = Some(path.clone());
         }
         let pieces = survey::pieces(segments, &self.question, &self.settings);
-        let facts = compares || self.about.as_ref() == Some(&path);
-        match (pieces.is_empty(), facts) {
-            (true, _) => self.next_work(),
-            (_, true) => Stage::Extract { path, pieces },
-            (_, false) => Stage::Quote { path, pieces },
+        let about = !compares && self.about.as_ref() == Some(&path);
+        if pieces.is_empty() {
+            self.next_work()
+        } else if compares || about {
+            let quote = if about {
+                pieces.clone()
+            } else {
+                VecDeque::new()
+            };
+            Stage::Extract {
+                path,
+                pieces,
+                quote,
+            }
+        } else {
+            Stage::Quote { path, pieces }
         }
     }
 
@@ -106,42 +118,53 @@ impl Run {
         self.about.as_ref() == Some(&evidence.source.path)
     }
 
-    /// Where nothing is calculated, a line of the document in question weighs no more than one of a
-    /// later document that changes it: no fact is named beside it.
+    /// A line of the document in question weighs no more than one of a document that changes it: no
+    /// fact is named beside it, unless values are compared or days counted.
     pub(super) fn labelled(&self, evidence: Evidence) -> Evidence {
-        match self.scope.calculate {
-            Calculation::Nothing => Evidence {
-                fact: None,
-                value: None,
-                ..evidence
-            },
-            _ => evidence,
+        let calculate = self.scope.calculate;
+        if calculate.compares() || calculate.dates() {
+            return evidence;
+        }
+        Evidence {
+            fact: None,
+            value: None,
+            ..evidence
         }
     }
 
     /// Adds lines of the document in question. Where no fact was found in it, those that share most
     /// words with the question; where numbers are calculated with, those that state a number in the
-    /// terms of what was found: "8% of the quarterly fee" needs the fee.
+    /// terms of what was found: "8% of the quarterly fee" needs the fee. Who counts days and found no
+    /// day to count from gets the days in those terms: "before the end of the term" needs the term.
     pub(super) fn add_terms(&mut self, path: &str, segments: &[Segment]) {
         if self.about.as_deref() != Some(path) {
             return;
         }
-        let found = self.evidence.iter().any(|one| self.is_about(one));
-        if found && !self.scope.calculate.arithmetic() {
-            return;
-        }
-        let quotes = self.evidence.iter().filter(|one| self.is_about(one));
+        let quotes: Vec<&Evidence> = self
+            .evidence
+            .iter()
+            .filter(|one| self.is_about(one))
+            .collect();
+        let found = !quotes.is_empty();
+        let calculate = self.scope.calculate;
+        let dated = |one: &&Evidence| matches!(one.value, Some(FactValue::Date(_)));
+        let (kind, least) = match (found, calculate.dates()) {
+            (false, _) => (None, SHARED),
+            (true, false) if calculate.arithmetic() => (Some(Kind::Number), SHARED),
+            (true, true) if !quotes.iter().any(dated) => (Some(Kind::Date), 1),
+            _ => return,
+        };
         let words: BTreeSet<String> = if found {
-            let stems = quotes.flat_map(|one| stems(&one.quote));
+            let stems = quotes.iter().flat_map(|one| stems(&one.quote));
             stems.filter(|stem| is_word(stem)).collect()
         } else {
             self.known_words()
         };
         let mut lines: Vec<(usize, &Segment)> = segments
             .iter()
-            .filter(|segment| !found || !segment.values(Kind::Number).is_empty())
+            .filter(|segment| kind.is_none_or(|kind| !segment.values(kind).is_empty()))
             .map(|segment| (lookup::shared(&words, &segment.text), segment))
-            .filter(|(shared, _)| *shared >= SHARED)
+            .filter(|(shared, _)| *shared >= least)
             .collect();
         lines.sort_by_key(|(shared, segment)| (Reverse(*shared), segment.first));
         let known: BTreeSet<&str> = self.evidence.iter().map(|one| one.quote.as_str()).collect();

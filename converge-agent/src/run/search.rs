@@ -21,6 +21,8 @@ use crate::{
     },
 };
 
+/// Documents that a rare name stands in.
+const NAMING: usize = 3;
 /// Unread documents that one round of refinement adds.
 const SOUGHT: usize = 3;
 
@@ -42,6 +44,7 @@ impl Run {
         if found.hits.is_empty() {
             return Stage::Done(self.nowhere(&named.text));
         }
+        self.note_naming(found);
         if named.identifier && found.matched <= lookup::PLACES {
             for hit in &found.hits {
                 let quote = hit.text.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -56,6 +59,21 @@ impl Run {
             }
         }
         self.after_lookup(at + 1)
+    }
+
+    /// Keeps the documents that hold a name, if they are few: the question speaks of them.
+    fn note_naming(&mut self, found: &SearchResult) {
+        let mut files: Vec<String> = Vec::new();
+        for hit in &found.hits {
+            let path = &hit.source.path;
+            let document = self.documents.iter().any(|file| file.path == *path);
+            if document && !files.contains(path) && !self.naming.contains(path) {
+                files.push(path.clone());
+            }
+        }
+        if found.matched <= found.hits.len() && files.len() <= NAMING {
+            self.naming.extend(files);
+        }
     }
 
     /// What to search for: the question, what is missing, and the names that the evidence leads

@@ -114,6 +114,8 @@ pub(super) enum Stage {
     Extract {
         path: String,
         pieces: VecDeque<Vec<Segment>>,
+        /// What is quoted from afterwards.
+        quote: VecDeque<Vec<Segment>>,
     },
     Quote {
         path: String,
@@ -153,6 +155,8 @@ pub struct Run {
     pub(super) tables: Vec<Profile>,
     pub(super) unprofiled: Vec<String>,
     pub(super) named: Vec<Named>,
+    /// Documents that hold a rare name of the question.
+    pub(super) naming: Vec<String>,
     pub(super) hits: Vec<Listed>,
     pub(super) scope: Scope,
     pub(super) plan: Plan,
@@ -181,6 +185,7 @@ impl Run {
             settings,
             stage: Stage::List,
             documents: Vec::new(),
+            naming: Vec::new(),
             tables: Vec::new(),
             unprofiled: Vec::new(),
             hits: Vec::new(),
@@ -229,7 +234,7 @@ impl Run {
             }
             Stage::Lookup(at) => {
                 let word = self.named.get(*at).map_or("", Named::word);
-                let args = json!({"query": word, "exact": true, "limit": lookup::PLACES + 1});
+                let args = json!({"query": word, "exact": true, "limit": relate::PLACES});
                 call(Phase::Plan, "search", args)
             }
             Stage::Relate(at) => {
@@ -270,7 +275,7 @@ impl Run {
                 ))
             }
             Stage::Read(path) => call(Phase::Execute, "read", json!({"path": path})),
-            Stage::Extract { path, pieces } => {
+            Stage::Extract { path, pieces, .. } => {
                 let segments = pieces.front().map_or(&[][..], Vec::as_slice);
                 generate(extract::prompt(
                     &self.question,
@@ -305,6 +310,7 @@ impl Run {
             Stage::Compute => generate(compute::prompt(
                 &self.question,
                 &self.found(),
+                &self.span_lines(),
                 &self.operands(),
             )),
             Stage::Calculate { tool, args, .. } => call(Phase::Observe, tool, args.clone()),
@@ -458,23 +464,31 @@ impl Run {
                 self.fill_plan();
                 self.stage = self.next_work();
             }
-            Stage::Extract { path, mut pieces } => {
+            Stage::Extract {
+                path,
+                mut pieces,
+                quote,
+            } => {
                 let segments = pieces.pop_front().unwrap_or_default();
                 let strict = self.scope.calculate.compares();
                 let facts = &self.plan.facts;
                 for evidence in
                     extract::record(text, &self.question, facts, &path, &segments, strict)?
-                        .into_iter()
-                        .map(|evidence| self.labelled(evidence))
-                        .collect::<Vec<_>>()
                 {
+                    let evidence = self.labelled(evidence);
                     self.add(evidence);
                 }
-                self.add_terms(&path, &segments);
-                self.stage = if pieces.is_empty() {
-                    self.extracted(&path)
-                } else {
-                    Stage::Extract { path, pieces }
+                self.stage = match (pieces.is_empty(), quote.is_empty()) {
+                    (false, _) => Stage::Extract {
+                        path,
+                        pieces,
+                        quote,
+                    },
+                    (true, false) => Stage::Quote {
+                        path,
+                        pieces: quote,
+                    },
+                    (true, true) => self.next_work(),
                 };
             }
             Stage::Query { path, failed } => {
@@ -491,12 +505,13 @@ impl Run {
             Stage::Quote { path, mut pieces } => {
                 let segments = pieces.pop_front().unwrap_or_default();
                 for evidence in quote::record(text, &path, &segments)? {
-                    if self.fits(&evidence) {
+                    if self.about.as_ref() == Some(&path) || self.fits(&evidence) {
                         self.add(evidence);
                     }
                 }
+                self.add_terms(&path, &segments);
                 self.stage = if pieces.is_empty() {
-                    self.next_work()
+                    self.extracted(&path)
                 } else {
                     Stage::Quote { path, pieces }
                 };
@@ -575,6 +590,7 @@ impl Run {
         let found = hits
             .filter(|path| known(&self.documents, path))
             .take(hits_taken);
+        let found = self.naming.iter().chain(found);
         // Who does not compare needs few documents; what is missing is read later.
         let planned = if self.scope.calculate.compares() {
             self.settings.documents
@@ -712,9 +728,7 @@ impl Run {
             cited.extend(&calculation.from);
         }
         // Where the numbers and dates of the answer stand.
-        if self.calculations.is_empty() {
-            cited.extend(self.origins(&answer));
-        }
+        cited.extend(self.origins(&answer));
         // What the question names led there.
         let identifiers = self.named.iter().filter(|one| one.identifier);
         let named: Vec<&str> = identifiers.map(Named::word).collect();

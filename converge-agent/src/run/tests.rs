@@ -272,17 +272,29 @@ fn the_document_in_question_brings_along_the_letter_that_changes_it() {
             about => {
                 read.push(about.to_owned());
                 if about.ends_with("letter.txt") {
-                    json!({"lines": [
+                    json!({"asked": "the fee", "lines": [
                         "our fee rises to 80.00 per month in May.",
                         "The roses are in bloom.",
                     ]})
+                } else if read.len() == 1 {
+                    json!({
+                        "facts": {"fee": {"line": "1. The fee is 75.00 per month.", "fee": "75.00"}},
+                        "other_lines": [],
+                    })
                 } else {
-                    json!({"facts": {"fee": {"line": "1. The fee is 75.00 per month.", "fee": "75.00"}}, "other_lines": []})
+                    json!({"asked": "the fee", "lines": ["1. The fee is 75.00 per month."]})
                 }
             }
         },
     );
-    assert_eq!(read, ["read maintenance.txt", "read letter.txt"]);
+    assert_eq!(
+        read,
+        [
+            "read maintenance.txt",
+            "read maintenance.txt",
+            "read letter.txt"
+        ]
+    );
     assert_eq!(outcome.calculations[0].result, "960");
     // The letter is cited for its number, whatever the model cites; the roses are no evidence.
     let cited: Vec<&str> = outcome

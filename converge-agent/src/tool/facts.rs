@@ -227,7 +227,10 @@ fn names(text: &str, at: usize) -> Fact {
     let mut next = at;
     loop {
         let word = word_of(&text[next..]);
-        if !word.starts_with(char::is_uppercase) || token_of(&text[next..]).len() > word.len() + 2 {
+        // "From January 1st, 2025" is a word and a date.
+        let date = || !words.is_empty() && scan_date(&text[next..]).is_some();
+        let other = token_of(&text[next..]).len() > word.len() + 2;
+        if !word.starts_with(char::is_uppercase) || other || date() {
             break;
         }
         words.push(next..next + word.len());
