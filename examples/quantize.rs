@@ -3,12 +3,16 @@
 //! ```text
 //! cargo run --release --example quantize -- model-f16.gguf model-q4_k_m.gguf
 //! cargo run --release --example quantize -- model-f16.gguf model-q8_0.gguf --recipe Q8_0 --json
+//! cargo run --release --example quantize -- Qwen2.5-Coder-0.5B-Instruct model-q4_k_m.gguf
 //! cargo run --release --example quantize -- model.gguf named.gguf --keep --set general.name="Mine"
 //! ```
 //!
 //! Types are chosen tensor by tensor as llama.cpp's `llama-quantize` chooses them. The new file
 //! appears when it is complete; Ctrl-C leaves nothing behind. With `--dry-run` the types are told
 //! and nothing is written.
+//!
+//! The source is a GGUF file, or a folder with `config.json`, `tokenizer.json` and `.safetensors` as
+//! Hugging Face publishes models (of the architectures llama and qwen2).
 //!
 //! `--set KEY=VALUE` keeps the type that the key has; a new key becomes a boolean, an integer, a
 //! float or a text, as the value reads. `--keep` leaves the tensors as they are stored.
@@ -31,6 +35,7 @@ use converge_examples::{
 use converge_quant::{
     Gguf, Metadata, QuantError,
     gguf::{self, Value},
+    hf::Folder,
     quantize::{self, Options, Planned, Recipe, Source},
 };
 use serde_json::json;
@@ -39,7 +44,8 @@ use serde_json::json;
 #[derive(Parser)]
 #[command(name = "quantize")]
 struct Args {
-    /// Name of a known model or path of a GGUF file (of a split one, any part)
+    /// Name of a known model, path of a GGUF file (of a split one, any part), or folder with
+    /// `config.json`, `tokenizer.json` and `.safetensors`
     #[arg(value_name = "FROM")]
     from: String,
     /// The file to write
@@ -85,15 +91,29 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> anyhow::Result<()> {
     let recipe: Recipe = args.recipe.parse()?;
-    let source = engine::open(&args.from)?;
-    let metadata = edited(source.metadata(), args)?;
-    if !args.dry_run {
-        check_target(args)?;
+    if Path::new(&args.from).join("config.json").exists() {
+        ensure!(
+            !args.keep,
+            "--keep is for GGUF files: give a --recipe, such as F16"
+        );
+        let folder = Folder::open(&args.from)?;
+        let metadata = edited(folder.metadata(), args)?;
+        return convert(args, &folder, metadata, recipe);
     }
-    if args.keep {
-        return keep(args, &source, &metadata);
+    let gguf = engine::open(&args.from)?;
+    let metadata = edited(gguf.metadata(), args)?;
+    match args.keep {
+        true => keep(args, &gguf, &metadata),
+        false => convert(args, &gguf, metadata, recipe),
     }
+}
 
+fn convert(
+    args: &Args,
+    source: &dyn Source,
+    metadata: Metadata,
+    recipe: Recipe,
+) -> anyhow::Result<()> {
     // 1. The recipe gives every tensor its type.
     let options = Options {
         requantize: args.requantize,
@@ -101,16 +121,17 @@ fn run(args: &Args) -> anyhow::Result<()> {
         ..Options::new(recipe)
     };
     if args.dry_run {
-        let tensors = quantize::plan(&source, &options)?;
+        let tensors = quantize::plan(source, &options)?;
         return tell(args, recipe, &tensors, None);
     }
+    check_target(args)?;
 
     // 2. Rows are read, decoded, encoded and written, some at a time.
     let watch = Watch::new();
-    let weights = Source::tensors(&source);
+    let weights = source.tensors();
     let total = weights.iter().map(|tensor| tensor.elements() as u64).sum();
     let bar = cli::progress(recipe.name(), Unit::Weights, total);
-    let report = quantize::quantize(&source, &options, &args.to, |progress| {
+    let report = quantize::quantize(source, &options, &args.to, |progress| {
         bar.set_position(progress.done);
         bar.set_message(progress.tensor.name.clone());
         go_on(&watch)
@@ -125,6 +146,7 @@ fn keep(args: &Args, source: &Gguf, metadata: &Metadata) -> anyhow::Result<()> {
     if args.dry_run {
         return Ok(());
     }
+    check_target(args)?;
     let watch = Watch::new();
     let bar = cli::progress("copying", Unit::Bytes, source.file_bytes());
     let copied = gguf::copy(source, metadata, &args.to, |done, total| {
@@ -336,6 +358,7 @@ fn advise(error: anyhow::Error) -> anyhow::Error {
         Some(QuantError::UnencodableWeight { .. }) => {
             "the source is broken, or needs a recipe with more range: try BF16 or F32"
         }
+        Some(QuantError::Folder { .. }) => "get the folder again, or take the model in GGUF",
         Some(QuantError::MissingKey { .. }) => "the source is no language model in GGUF",
         _ => return error,
     };

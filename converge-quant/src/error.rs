@@ -266,6 +266,18 @@ pub enum QuantError {
         name: String,
     },
 
+    /// A model's folder has something that is missing, wrong, or not converted.
+    #[cfg(feature = "safetensors")]
+    #[error("{path}: {field}: {fault}", path = path.display())]
+    Folder {
+        /// The file.
+        path: PathBuf,
+        /// The field or the tensor.
+        field: String,
+        /// What is wrong with it.
+        fault: crate::hf::FolderFault,
+    },
+
     /// candle could not take over a tensor.
     #[cfg(feature = "candle")]
     #[error("tensor {tensor:?}: {source}")]

@@ -57,6 +57,8 @@ pub mod error;
 pub mod format;
 mod ggml_type;
 pub mod gguf;
+#[cfg(feature = "safetensors")]
+pub mod hf;
 pub mod quantize;
 
 pub use error::{QuantError, Result};

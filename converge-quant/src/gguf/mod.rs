@@ -28,7 +28,7 @@ pub use tensor::TensorInfo;
 pub use value::{Array, FromValue, Mismatch, Strings, Value};
 pub use write::{TensorSpec, Writer, copy};
 
-use source::Source;
+pub(crate) use source::Source;
 
 /// An open GGUF file, or all the parts of a split one.
 #[derive(Debug)]
