@@ -107,6 +107,14 @@ fn generation_blocks_render_their_body() {
         plain("a{% generation %}b{%- endgeneration -%} c{{ 'generation' }}"),
         "abcgeneration"
     );
+    // A scope of its own: what is set in it ends with it.
+    assert_eq!(
+        plain(
+            "{% set x = 1 %}{% set generation = 3 %}\
+             {%+ generation +%}{% set x = 2 %}{{ x }}{{ generation }}{% endgeneration %}{{ x }}"
+        ),
+        "231"
+    );
     assert_eq!(
         plain(
             "{% for m in messages %}\n  {% if true %}\nx\n  {% endif %}\n{% break %}{% endfor %}"
