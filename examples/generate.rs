@@ -21,11 +21,10 @@ use clap::Parser;
 use converge_core::{
     chat::{Message, RenderOptions},
     generate::{Event, Generate as _, Generation, Request, StopReason},
-    sample::Sampling,
     tokenizer::Special,
 };
 use converge_examples::{
-    cli::{self, Interrupted},
+    cli::{self, Interrupted, SamplingArgs},
     engine::{self, EngineArgs},
     models,
 };
@@ -64,56 +63,6 @@ struct Args {
     json: bool,
 }
 
-/// How tokens are chosen.
-#[derive(clap::Args)]
-#[command(next_help_heading = "Sampling")]
-struct SamplingArgs {
-    /// 0 always takes the likeliest token, 1 draws as the model says
-    #[arg(long, value_name = "T", default_value_t = 0.0)]
-    temperature: f32,
-    /// Keep this many of the likeliest tokens; 0 keeps all
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    top_k: usize,
-    /// Keep the fewest tokens whose probabilities reach this sum
-    #[arg(long, value_name = "P", default_value_t = 1.0)]
-    top_p: f32,
-    /// Keep tokens at least this many times as likely as the likeliest
-    #[arg(long, value_name = "P", default_value_t = 0.0)]
-    min_p: f32,
-    /// Divide the logits of tokens that occurred; 1 is off
-    #[arg(long, value_name = "X", default_value_t = 1.0)]
-    repetition_penalty: f32,
-    /// Subtract this from a logit for each time the token occurred
-    #[arg(long, value_name = "X", default_value_t = 0.0)]
-    frequency_penalty: f32,
-    /// Subtract this from the logits of tokens that occurred
-    #[arg(long, value_name = "X", default_value_t = 0.0)]
-    presence_penalty: f32,
-    /// How many of the last tokens the penalties look at
-    #[arg(long, value_name = "N", default_value_t = 64)]
-    penalty_window: usize,
-    /// The same seed gives the same answer
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    seed: u64,
-}
-
-impl SamplingArgs {
-    fn sampling(&self) -> Sampling {
-        Sampling {
-            temperature: self.temperature,
-            top_k: self.top_k,
-            top_p: self.top_p,
-            min_p: self.min_p,
-            repetition_penalty: self.repetition_penalty,
-            frequency_penalty: self.frequency_penalty,
-            presence_penalty: self.presence_penalty,
-            penalty_window: self.penalty_window,
-            logit_bias: Vec::new(),
-            seed: self.seed,
-        }
-    }
-}
-
 fn main() -> ExitCode {
     let args = Args::parse();
     cli::run_on(args.engine.threads, || run(&args))
@@ -121,8 +70,7 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> anyhow::Result<()> {
     // What may be wrong with the arguments shows before a model is loaded.
-    let sampling = args.sampling.sampling();
-    sampling.validate()?;
+    let sampling = args.sampling.sampling()?;
     let schema = args.schema.as_deref().map(read_schema).transpose()?;
     let prompt = read_prompt(args)?;
 
@@ -155,7 +103,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
     request.sampling = sampling;
     // Compiled before anything is generated: a schema that cannot be held is refused here.
     request.grammar = schema.map(|schema| session.compile(&schema)).transpose()?;
-    request.stop = args.stop.iter().map(|text| unescape(text)).collect();
+    request.stop = args.stop.iter().map(|text| cli::unescape(text)).collect();
     request.cancel = cli::interrupt();
 
     let mut out = stdout().lock();
@@ -217,37 +165,6 @@ fn read_schema(path: &std::path::Path) -> anyhow::Result<Value> {
     serde_json::from_str(&text).with_context(|| format!("{path_text} is no JSON"))
 }
 
-/// `\n`, `\t` and `\\` as a shell leaves them.
-fn unescape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut chars = text.chars();
-    while let Some(c) = chars.next() {
-        match (c, chars.clone().next()) {
-            ('\\', Some('n')) => out.push('\n'),
-            ('\\', Some('t')) => out.push('\t'),
-            ('\\', Some('\\')) => out.push('\\'),
-            _ => {
-                out.push(c);
-                continue;
-            }
-        }
-        chars.next();
-    }
-    out
-}
-
-fn stop_name(stop: &StopReason) -> &'static str {
-    match stop {
-        StopReason::EndOfText => "end_of_text",
-        StopReason::StopString(_) => "stop_string",
-        StopReason::MaxTokens => "max_tokens",
-        StopReason::GrammarDone => "grammar_done",
-        StopReason::Context => "context",
-        StopReason::Cancelled => "cancelled",
-        _ => "other",
-    }
-}
-
 fn figures(request: &Request, generation: &Generation, load_seconds: f64) -> Value {
     let usage = &generation.usage;
     let stop_string = match &generation.stop {
@@ -257,7 +174,7 @@ fn figures(request: &Request, generation: &Generation, load_seconds: f64) -> Val
     json!({
         "text": generation.text,
         "tokens": generation.tokens,
-        "stop": stop_name(&generation.stop),
+        "stop": engine::stop_name(&generation.stop),
         "stop_string": stop_string,
         "prompt_tokens": request.prompt.len(),
         "reused": usage.reused,
@@ -280,6 +197,6 @@ fn summary(generation: &Generation, load_seconds: f64) -> String {
         rate(usage.prefilled, usage.prefill_seconds),
         usage.decoded,
         rate(usage.decoded, usage.decode_seconds),
-        stop_name(&generation.stop).replace('_', " "),
+        engine::stop_name(&generation.stop).replace('_', " "),
     )
 }

@@ -2,6 +2,7 @@
 
 mod interrupt;
 mod progress;
+mod sampling;
 mod text;
 mod threads;
 
@@ -9,7 +10,8 @@ use std::{error::Error, fmt, io, process::ExitCode};
 
 pub use interrupt::{Watch, interrupt, on_interrupt};
 pub use progress::{Unit, progress};
-pub use text::{bytes, one_line};
+pub use sampling::SamplingArgs;
+pub use text::{bytes, one_line, unescape};
 pub use threads::run_on;
 
 /// Ctrl-C or a request to terminate ended the work. [`run`] answers it with exit code 130.

@@ -11,7 +11,7 @@ use converge_core::{
     CoreError, LoadOptions,
     backend::candle::{CandleModel, CandleOptions, WeightMode},
     chat::Fallback,
-    generate::Session,
+    generate::{Session, StopReason},
     hub,
     model::{Decoder, DecoderSpec},
 };
@@ -167,6 +167,19 @@ pub fn stated(fallback: Fallback) -> &'static str {
     match fallback {
         Fallback::ChatMl => "the file has no chat template: ChatML is used, as its vocabulary asks",
         _ => "the file has no chat template: the model goes on from the text as it is",
+    }
+}
+
+/// Why a generation ended, in a word for programs.
+pub fn stop_name(stop: &StopReason) -> &'static str {
+    match stop {
+        StopReason::EndOfText => "end_of_text",
+        StopReason::StopString(_) => "stop_string",
+        StopReason::MaxTokens => "max_tokens",
+        StopReason::GrammarDone => "grammar_done",
+        StopReason::Context => "context",
+        StopReason::Cancelled => "cancelled",
+        _ => "other",
     }
 }
 

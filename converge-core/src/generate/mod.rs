@@ -84,4 +84,4 @@ pub trait Generate: Send {
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
-mod toy;
+pub(crate) mod toy;

@@ -41,7 +41,7 @@ impl<'a> Run<'a> {
         if request.stop.iter().any(String::is_empty) {
             return Err(CoreError::EmptyStopString);
         }
-        let sampler = Sampler::new(&request.sampling)?;
+        let sampler = Sampler::new(&request.sampling, session.tokenizer())?;
         if let Some(grammar) = &request.grammar
             && grammar.vocab() != session.tokenizer().vocab()
         {

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Bytes, a few words, an end token, and a control token.
-pub(super) fn tokenizer() -> Tokenizer {
+pub(crate) fn tokenizer() -> Tokenizer {
     let mut next = 256u32;
     let mut tokens: Vec<String> = (0..=255u8)
         .map(|b| {

@@ -16,6 +16,17 @@ pub enum SampleError {
         /// The range.
         expected: &'static str,
     },
+    /// Two sampling options exclude each other.
+    #[error("sampling option {name} does not go with {with}: leave out one of the two")]
+    Conflict {
+        /// Name of the field of [`Sampling`](super::Sampling).
+        name: &'static str,
+        /// What it does not go with.
+        with: &'static str,
+    },
+    /// A sequence breaker of DRY is empty.
+    #[error("a sequence breaker of dry is empty: give the text where repetitions end")]
+    EmptyBreaker,
     /// A logit bias is not a number or plus infinity.
     #[error("logit bias of token {token} is {bias}; it must be a number below infinity")]
     Bias {

@@ -104,12 +104,16 @@ fn atanh_series<const N: usize>(z: f64) -> f64 {
 
 /// ln Σ exp(xᵢ), in the order given; minus infinity of an empty or wholly masked row.
 pub fn log_sum_exp(row: &[f32]) -> f64 {
-    let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    if max == f32::NEG_INFINITY {
+    log_sum_exp_of(row.iter().map(|&x| f64::from(x)))
+}
+
+/// [`log_sum_exp`] of values that come from elsewhere, twice.
+pub fn log_sum_exp_of(values: impl Iterator<Item = f64> + Clone) -> f64 {
+    let max = values.clone().fold(f64::NEG_INFINITY, f64::max);
+    if max == f64::NEG_INFINITY {
         return f64::NEG_INFINITY;
     }
-    let max = f64::from(max);
-    let sum: f64 = row.iter().map(|&x| exp(f64::from(x) - max)).sum();
+    let sum: f64 = values.map(|x| exp(x - max)).sum();
     max + ln(sum)
 }
 

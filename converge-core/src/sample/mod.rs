@@ -1,133 +1,28 @@
 //! From a row of logits to a token.
 //!
-//! The order is fixed: repetition, frequency and presence penalties → logit bias → grammar mask →
-//! greedy, or temperature → top-k → top-p → min-p → argmax(logit / T + Gumbel noise). The noise is
-//! a function of (seed, position, token) alone (see [`noise`]), so a sampler has no state: the same
-//! history, seed and logits give the same token, whoever asks and in whatever order.
+//! The order is fixed: repetition, frequency and presence penalties → [DRY](Dry) → logit bias →
+//! grammar mask → greedy, or temperature → top-k → typical → top-p → min-p (or
+//! [mirostat](Mirostat) in their place) → argmax(logit / T + Gumbel noise). The noise is a function
+//! of (seed, position, token) alone (see [`noise`]): the same history, seed and logits give the same
+//! token, whoever asks and in whatever order. Only mirostat remembers anything, one number, in the
+//! [`State`] that drafts copy and put back.
 
+mod cut;
+mod dry;
 mod error;
 pub mod math;
+mod mirostat;
 pub mod noise;
+mod options;
 
 use std::cmp::Ordering;
 
+pub use dry::Dry;
 pub use error::SampleError;
+pub use mirostat::Mirostat;
+pub use options::Sampling;
 
-use crate::{CoreError, Result, TokenId, constrain::Mask};
-
-/// How the next token is chosen. The default is greedy: the most likely token, always.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Sampling {
-    /// Divides the logits; 0 is greedy, 1 the model's own distribution. Finite, not negative.
-    pub temperature: f32,
-    /// Keeps this many of the most likely tokens; 0 keeps all.
-    pub top_k: usize,
-    /// Keeps the fewest of the most likely tokens whose probabilities reach this sum; in (0, 1],
-    /// 1 keeps all. Probabilities are those among the tokens that top-k kept.
-    pub top_p: f32,
-    /// Keeps tokens at least this many times as likely as the most likely; in [0, 1], 0 keeps all.
-    pub min_p: f32,
-    /// Divides positive and multiplies negative logits of the window's tokens (CTRL, Keskar et
-    /// al. 2019, as in llama.cpp); 1 is off. Finite, positive.
-    pub repetition_penalty: f32,
-    /// Subtracted from a token's logit once for each time it occurs in the window; 0 is off.
-    pub frequency_penalty: f32,
-    /// Subtracted from the logit of each token that occurs in the window; 0 is off.
-    pub presence_penalty: f32,
-    /// How many of the last tokens, prompt included, the three penalties look at; 0 is none,
-    /// `usize::MAX` all.
-    pub penalty_window: usize,
-    /// Added to the logits of these tokens; minus infinity bans a token.
-    pub logit_bias: Vec<(TokenId, f32)>,
-    /// Seed of the noise; of no effect when greedy.
-    pub seed: u64,
-}
-
-impl Default for Sampling {
-    fn default() -> Self {
-        Self {
-            temperature: 0.0,
-            top_k: 0,
-            top_p: 1.0,
-            min_p: 0.0,
-            repetition_penalty: 1.0,
-            frequency_penalty: 0.0,
-            presence_penalty: 0.0,
-            penalty_window: 64,
-            logit_bias: Vec::new(),
-            seed: 0,
-        }
-    }
-}
-
-impl Sampling {
-    /// Draws at `temperature` with the noise of `seed`, nothing cut off.
-    pub fn at(temperature: f32, seed: u64) -> Self {
-        Self {
-            temperature,
-            seed,
-            ..Self::default()
-        }
-    }
-
-    /// Checks every option against its range.
-    ///
-    /// # Errors
-    /// [`SampleError::Option`] names the first option that is out of range.
-    pub fn validate(&self) -> Result<()> {
-        let checks = [
-            (
-                "temperature",
-                self.temperature,
-                self.temperature >= 0.0,
-                "at least 0",
-            ),
-            (
-                "top_p",
-                self.top_p,
-                self.top_p > 0.0 && self.top_p <= 1.0,
-                "in (0, 1]",
-            ),
-            (
-                "min_p",
-                self.min_p,
-                (0.0..=1.0).contains(&self.min_p),
-                "in [0, 1]",
-            ),
-            (
-                "repetition_penalty",
-                self.repetition_penalty,
-                self.repetition_penalty > 0.0,
-                "above 0",
-            ),
-            ("frequency_penalty", self.frequency_penalty, true, "finite"),
-            ("presence_penalty", self.presence_penalty, true, "finite"),
-        ];
-        for (name, value, in_range, expected) in checks {
-            if !value.is_finite() || !in_range {
-                return Err(SampleError::Option {
-                    name,
-                    value,
-                    expected,
-                }
-                .into());
-            }
-        }
-        for &(token, bias) in &self.logit_bias {
-            if bias.is_nan() || bias == f32::INFINITY {
-                return Err(SampleError::Bias { token, bias }.into());
-            }
-        }
-        Ok(())
-    }
-
-    fn penalizes(&self) -> bool {
-        self.penalty_window > 0
-            && (self.repetition_penalty != 1.0
-                || self.frequency_penalty != 0.0
-                || self.presence_penalty != 0.0)
-    }
-}
+use crate::{CoreError, Result, TokenId, constrain::Mask, tokenizer::Tokenizer};
 
 /// A token that may be drawn, with its logit after penalties, bias and temperature.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -145,25 +40,46 @@ impl Candidate {
     }
 }
 
-/// Chooses tokens by one [`Sampling`]. Holds buffers only; its results depend on its arguments.
+/// What a sampler remembers from token to token.
+///
+/// Whoever samples ahead (a draft, of which some tokens may be rejected) keeps the state of each
+/// position and puts back that of the last token that counts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct State {
+    /// Mirostat's bound on the surprise of a token, in bits; of no meaning without mirostat.
+    bound: f64,
+}
+
+/// Chooses tokens by one [`Sampling`]. Beside its [`State`] it holds buffers only: its results
+/// depend on its arguments and that state.
 #[derive(Clone, Debug)]
 pub struct Sampler {
     options: Sampling,
+    dry: Option<dry::Repetitions>,
+    state: State,
     kept: Vec<Candidate>,
+    /// How many tokens there were to choose from before any was cut off.
+    allowed: usize,
     edited: Vec<f64>,
     window: Vec<TokenId>,
 }
 
 impl Sampler {
-    /// A sampler of these options.
+    /// A sampler of these options for the tokens of this tokenizer, at the beginning of a text.
     ///
     /// # Errors
-    /// [`SampleError::Option`] or [`SampleError::Bias`] where an option is out of its range.
-    pub fn new(options: &Sampling) -> Result<Self> {
+    /// Those of [`Sampling::validate`].
+    pub fn new(options: &Sampling, tokenizer: &Tokenizer) -> Result<Self> {
         options.validate()?;
+        let dry = options.dry.as_ref();
         Ok(Self {
             options: options.clone(),
+            dry: dry.map(|dry| dry::Repetitions::new(dry, tokenizer)),
+            state: State {
+                bound: options.mirostat.map_or(0.0, |m| m.first_bound()),
+            },
             kept: Vec::new(),
+            allowed: 0,
             edited: Vec::new(),
             window: Vec::new(),
         })
@@ -174,8 +90,19 @@ impl Sampler {
         &self.options
     }
 
+    /// What it remembers now.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// Goes back to what it remembered then.
+    pub fn restore(&mut self, state: State) {
+        self.state = state;
+    }
+
     /// The token that follows `history` (every token before it, prompt included), given the raw
-    /// `logits` of the vocabulary and, under a grammar, the tokens that it allows.
+    /// `logits` of the vocabulary and, under a grammar, the tokens that it allows. The
+    /// [`State`] is then the one after that token.
     ///
     /// # Errors
     /// [`SampleError::Logit`] where a logit is not a number or plus infinity,
@@ -196,10 +123,10 @@ impl Sampler {
                 .ok_or(SampleError::NothingAllowed.into());
         }
         let noise = noise::row(self.options.seed, history.len() as u64);
-        let mut best: Option<Candidate> = None;
+        let mut best: Option<(Candidate, f64)> = None;
         for c in &self.kept {
             // Noise that cannot lift this one over the best need not be computed.
-            let least = best.map_or(f64::NEG_INFINITY, |b| b.logit - c.logit);
+            let least = best.map_or(f64::NEG_INFINITY, |(b, _)| b.logit - c.logit);
             let Some(gumbel) = noise.gumbel_from(c.token, least) else {
                 continue;
             };
@@ -207,12 +134,20 @@ impl Sampler {
                 token: c.token,
                 logit: c.logit + gumbel,
             };
-            if best.is_none_or(|b| Candidate::order(&drawn, &b).is_lt()) {
-                best = Some(drawn);
+            if best.is_none_or(|(b, _)| Candidate::order(&drawn, &b).is_lt()) {
+                best = Some((drawn, c.logit));
             }
         }
-        best.map(|b| b.token)
-            .ok_or(SampleError::NothingAllowed.into())
+        let (drawn, logit) = best.ok_or(SampleError::NothingAllowed)?;
+        // Where there was no choice nothing is learned: a token that a grammar forces may as well
+        // not come here at all.
+        if let Some(mirostat) = self.options.mirostat
+            && self.allowed > 1
+        {
+            let surprise = cut::surprise(cut::log_total(&self.kept), logit);
+            self.state.bound = mirostat.next_bound(self.state.bound, surprise);
+        }
+        Ok(drawn.token)
     }
 
     /// The tokens that [`sample`](Self::sample) draws from; one when greedy. In no certain order.
@@ -267,15 +202,23 @@ impl Sampler {
         if self.kept.is_empty() {
             return Err(SampleError::NothingAllowed.into());
         }
-        if !greedy {
-            self.top_k();
-            self.top_p();
-            self.min_p();
+        self.allowed = self.kept.len();
+        if greedy {
+            return Ok(());
+        }
+        let (o, kept) = (&self.options, &mut self.kept);
+        if o.mirostat.is_some() {
+            cut::surprising(kept, self.state.bound);
+        } else {
+            cut::top_k(kept, o.top_k);
+            cut::typical(kept, f64::from(o.typical_p));
+            cut::top_p(kept, f64::from(o.top_p));
+            cut::min_p(kept, f64::from(o.min_p));
         }
         Ok(())
     }
 
-    /// Penalties and bias, into `edited`.
+    /// Penalties, DRY and bias, into `edited`.
     fn edit(&mut self, logits: &[f32], history: &[TokenId]) -> Result<()> {
         self.edited.clear();
         self.edited.extend(logits.iter().map(|&x| f64::from(x)));
@@ -299,6 +242,9 @@ impl Sampler {
                     + f64::from(o.presence_penalty);
             }
         }
+        if let Some(dry) = &mut self.dry {
+            dry.penalize(history, &mut self.edited);
+        }
         for &(token, bias) in &o.logit_bias {
             let slot = self
                 .edited
@@ -311,71 +257,11 @@ impl Sampler {
         }
         Ok(())
     }
-
-    fn top_k(&mut self) {
-        let k = self.options.top_k;
-        if k == 0 || k >= self.kept.len() {
-            return;
-        }
-        self.kept.select_nth_unstable_by(k - 1, Candidate::order);
-        self.kept.truncate(k);
-        // Selection leaves an order of its own: sums below must not depend on it.
-        self.kept.sort_unstable_by(Candidate::order);
-    }
-
-    fn top_p(&mut self) {
-        if self.options.top_p >= 1.0 {
-            return;
-        }
-        let max = self.max();
-        let total: f64 = self.kept.iter().map(|c| math::exp(c.logit - max)).sum();
-        let goal = f64::from(self.options.top_p) * total;
-        // Few tokens hold nearly all the mass: order a growing head instead of everything.
-        let mut head = 64;
-        loop {
-            head = head.min(self.kept.len());
-            if head < self.kept.len() {
-                self.kept.select_nth_unstable_by(head - 1, Candidate::order);
-            }
-            if let Some(first) = self.kept.get_mut(..head) {
-                first.sort_unstable_by(Candidate::order);
-            }
-            let mut sum = 0.0;
-            let mut enough = None;
-            for (i, c) in self.kept.iter().take(head).enumerate() {
-                sum += math::exp(c.logit - max);
-                if sum >= goal {
-                    enough = Some(i + 1);
-                    break;
-                }
-            }
-            if let Some(n) = enough {
-                self.kept.truncate(n);
-                return;
-            }
-            if head == self.kept.len() {
-                return;
-            }
-            head *= 8;
-        }
-    }
-
-    fn min_p(&mut self) {
-        let min_p = f64::from(self.options.min_p);
-        if min_p == 0.0 {
-            return;
-        }
-        let max = self.max();
-        self.kept.retain(|c| math::exp(c.logit - max) >= min_p);
-    }
-
-    fn max(&self) -> f64 {
-        self.kept
-            .iter()
-            .map(|c| c.logit)
-            .fold(f64::NEG_INFINITY, f64::max)
-    }
 }
 
+#[cfg(test)]
+mod dry_tests;
+#[cfg(test)]
+mod mirostat_tests;
 #[cfg(test)]
 mod tests;

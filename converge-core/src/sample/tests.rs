@@ -1,9 +1,17 @@
+use std::sync::OnceLock;
+
 use proptest::prelude::*;
 
 use super::*;
 
-fn sampler(options: Sampling) -> Sampler {
-    Sampler::new(&options).unwrap()
+/// Bytes and a few words; made once.
+pub(super) fn tokenizer() -> &'static Tokenizer {
+    static TOKENIZER: OnceLock<Tokenizer> = OnceLock::new();
+    TOKENIZER.get_or_init(crate::generate::toy::tokenizer)
+}
+
+pub(super) fn sampler(options: Sampling) -> Sampler {
+    Sampler::new(&options, tokenizer()).unwrap()
 }
 
 fn kept(options: Sampling, logits: &[f32]) -> Vec<TokenId> {
@@ -17,7 +25,7 @@ fn kept(options: Sampling, logits: &[f32]) -> Vec<TokenId> {
     ids
 }
 
-fn softmax(logits: &[f32], temperature: f64) -> Vec<f64> {
+pub(super) fn softmax(logits: &[f32], temperature: f64) -> Vec<f64> {
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let e: Vec<f64> = logits
         .iter()
@@ -203,6 +211,25 @@ fn top_sets_break_ties_by_id() {
 }
 
 #[test]
+fn typical_leaves_out_what_is_too_likely_too() {
+    let at = |p, probabilities: &[f32]| {
+        let logits: Vec<f32> = probabilities.iter().map(|p| p.ln()).collect();
+        kept(
+            Sampling {
+                typical_p: p,
+                ..Sampling::at(1.0, 0)
+            },
+            &logits,
+        )
+    };
+    // Entropy 1.33, surprises 0.92 and 1.61.
+    assert_eq!(at(0.5, &[0.4, 0.2, 0.2, 0.2]), [1, 2, 3]);
+    assert_eq!(at(0.3, &[0.4, 0.2, 0.2, 0.2]), [1, 2]);
+    assert_eq!(at(0.5, &[0.97, 0.01, 0.01, 0.01]), [0]);
+    assert_eq!(at(1.0, &[0.97, 0.01, 0.01, 0.01]), [0, 1, 2, 3]);
+}
+
+#[test]
 fn penalties_are_those_of_the_formulas() {
     let logits = [2.0f32, -2.0, 1.0, 0.5];
     let options = Sampling {
@@ -308,7 +335,45 @@ fn broken_logits_are_errors() {
 
 #[test]
 fn options_out_of_range_are_refused() {
-    let bad: [(&str, Sampling); 8] = [
+    let dry = |dry| Sampling {
+        dry: Some(dry),
+        ..<_>::default()
+    };
+    let mirostat = |tau, eta| Sampling {
+        mirostat: Some(Mirostat { tau, eta }),
+        ..Sampling::at(1.0, 0)
+    };
+    let bad: [(&str, Sampling); 14] = [
+        (
+            "typical_p",
+            Sampling {
+                typical_p: 0.0,
+                ..<_>::default()
+            },
+        ),
+        (
+            "dry.multiplier",
+            dry(Dry {
+                multiplier: -1.0,
+                ..<_>::default()
+            }),
+        ),
+        (
+            "dry.base",
+            dry(Dry {
+                base: 0.5,
+                ..<_>::default()
+            }),
+        ),
+        (
+            "dry.allowed_length",
+            dry(Dry {
+                allowed_length: 0,
+                ..<_>::default()
+            }),
+        ),
+        ("mirostat.tau", mirostat(0.0, 0.1)),
+        ("mirostat.eta", mirostat(5.0, 1.5)),
         (
             "temperature",
             Sampling {
@@ -367,18 +432,26 @@ fn options_out_of_range_are_refused() {
         ),
     ];
     for (field, options) in bad {
-        let got = Sampler::new(&options);
+        let got = Sampler::new(&options, tokenizer());
         assert!(
             matches!(got, Err(CoreError::Sample(SampleError::Option { name, .. })) if name == field),
             "{field}: {got:?}"
         );
     }
+    let empty = dry(Dry {
+        breakers: vec!["\n".into(), String::new()],
+        ..<_>::default()
+    });
+    assert!(matches!(
+        Sampler::new(&empty, tokenizer()),
+        Err(CoreError::Sample(SampleError::EmptyBreaker))
+    ));
     let bias = Sampling {
         logit_bias: vec![(7, f32::NAN)],
         ..<_>::default()
     };
     assert!(matches!(
-        Sampler::new(&bias),
+        Sampler::new(&bias, tokenizer()),
         Err(CoreError::Sample(SampleError::Bias { token: 7, .. }))
     ));
 }
@@ -423,6 +496,37 @@ proptest! {
         let without: f64 = p_of[..got.len() - 1].iter().sum();
         prop_assert!(sum >= f64::from(p) - 1e-9);
         prop_assert!(without < f64::from(p) + 1e-9);
+    }
+
+    #[test]
+    fn typical_keeps_the_fewest_of_the_nearest_to_the_entropy(
+        logits in logits(), p in 0.01f32..1.0, k in 0usize..40,
+    ) {
+        let got = kept(Sampling { typical_p: p, top_k: k, ..Sampling::at(1.0, 0) }, &logits);
+        let mut ids = ranked(&logits);
+        if k > 0 {
+            ids.truncate(k);
+        }
+        let of_ids: Vec<f32> = ids.iter().map(|&t| logits[t as usize]).collect();
+        let p_of = softmax(&of_ids, 1.0);
+        let entropy: f64 = p_of.iter().map(|p| -p * p.ln()).sum();
+        let mut far: Vec<(f64, f64, TokenId)> = ids
+            .iter()
+            .zip(&p_of)
+            .map(|(&t, &p)| ((-p.ln() - entropy).abs(), p, t))
+            .collect();
+        far.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.2.cmp(&b.2)));
+        // Rounding may order near ties otherwise: the set is held by its mass and its distances.
+        let is_kept = |t: &TokenId| got.contains(t);
+        type Far = Vec<(f64, f64, TokenId)>;
+        let (inside, outside): (Far, Far) = far.iter().partition(|x| is_kept(&x.2));
+        let mass: f64 = inside.iter().map(|x| x.1).sum();
+        let furthest = inside.iter().map(|x| x.0).fold(0.0, f64::max);
+        let nearest = outside.iter().map(|x| x.0).fold(f64::INFINITY, f64::min);
+        prop_assert!(mass >= f64::from(p) - 1e-9);
+        prop_assert!(furthest <= nearest + 1e-9);
+        let last = inside.iter().filter(|x| x.0 > furthest - 1e-9).map(|x| x.1).fold(0.0, f64::max);
+        prop_assert!(mass - last < f64::from(p) + 1e-9);
     }
 
     #[test]
