@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use super::{Block, Encode, field, half_field, search};
+use super::{Block, Encode, field, half_field, round};
 use crate::{GgmlType, Result};
 
 /// One block: byte `j` holds element `j` in its low and element `j + 16` in its high half.
@@ -47,9 +47,9 @@ pub fn decode(bytes: &[u8], out: &mut [f32]) -> Result<()> {
 impl Encode<18, 32> for BlockQ4_0 {
     fn encode(numbers: &[f32; 32]) -> Self {
         // The farthest number becomes −8 exactly.
-        let d = search::greatest(numbers) / -8.0;
-        let inverse = search::inverse(d);
-        let q = numbers.map(|x| ((x * inverse + 8.5) as u8).min(15));
+        let d = round::greatest(numbers) / -8.0;
+        let inverse = round::inverse(d);
+        let q = numbers.map(|x| round::floor_byte(x * inverse + 8.5).min(15));
         Self {
             d: f16::from_f32(d),
             qs: low_bits(&q),

@@ -3,7 +3,7 @@
 use half::f16;
 
 use super::q4_0::low_bits;
-use super::{Block, Encode, field, half_field, search};
+use super::{Block, Encode, field, half_field, round};
 use crate::{GgmlType, Result};
 
 /// One block: byte `j` holds element `j` in its low and element `j + 16` in its high half.
@@ -50,9 +50,9 @@ pub fn decode(bytes: &[u8], out: &mut [f32]) -> Result<()> {
 
 impl Encode<20, 32> for BlockQ4_1 {
     fn encode(numbers: &[f32; 32]) -> Self {
-        let (d, m) = search::range(numbers, 15.0);
-        let inverse = search::inverse(d);
-        let q = numbers.map(|x| (((x - m) * inverse + 0.5) as u8).min(15));
+        let (d, m) = round::range(numbers, 15.0);
+        let inverse = round::inverse(d);
+        let q = numbers.map(|x| round::floor_byte((x - m) * inverse + 0.5).min(15));
         Self {
             d: f16::from_f32(d),
             m: f16::from_f32(m),

@@ -3,7 +3,7 @@
 use half::f16;
 
 use super::q4_0::low_bits;
-use super::{Block, Encode, field, half_field, search};
+use super::{Block, Encode, field, half_field, round};
 use crate::{GgmlType, Result};
 
 /// One block: the low four bits as in Q4_0, the fifth bit of element `j` is bit `j` of `qh`.
@@ -53,9 +53,9 @@ pub fn decode(bytes: &[u8], out: &mut [f32]) -> Result<()> {
 impl Encode<22, 32> for BlockQ5_0 {
     fn encode(numbers: &[f32; 32]) -> Self {
         // The farthest number becomes −16 exactly.
-        let d = search::greatest(numbers) / -16.0;
-        let inverse = search::inverse(d);
-        let q = numbers.map(|x| ((x * inverse + 16.5) as u8).min(31));
+        let d = round::greatest(numbers) / -16.0;
+        let inverse = round::inverse(d);
+        let q = numbers.map(|x| round::floor_byte(x * inverse + 16.5).min(31));
         Self {
             d: f16::from_f32(d),
             qh: fifth_bits(&q),
@@ -87,5 +87,11 @@ pub(super) fn with_fifth_bit(q: u8, qh: u32, j: usize) -> (u8, u8) {
 
 /// The fifth bits of 32 numbers, as [`with_fifth_bit`] reads them.
 pub(super) fn fifth_bits(q: &[u8; 32]) -> [u8; 4] {
-    std::array::from_fn(|byte| (0..8).fold(0u8, |bits, i| bits | (q[8 * byte + i] >> 4 & 1) << i))
+    // The product's high byte gathers one bit of each byte.
+    let gather = |eight: &[u8; 8]| {
+        let bits = u64::from_le_bytes(*eight) >> 4 & 0x0101_0101_0101_0101;
+        (bits.wrapping_mul(0x0102_0408_1020_4080) >> 56) as u8
+    };
+    let eights = q.as_chunks::<8>().0;
+    std::array::from_fn(|byte| gather(&eights[byte]))
 }

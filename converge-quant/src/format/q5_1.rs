@@ -4,7 +4,7 @@ use half::f16;
 
 use super::q4_0::low_bits;
 use super::q5_0::{fifth_bits, with_fifth_bit};
-use super::{Block, Encode, field, half_field, search};
+use super::{Block, Encode, field, half_field, round};
 use crate::{GgmlType, Result};
 
 /// One block: the low four bits as in Q4_1, the fifth bit of element `j` is bit `j` of `qh`.
@@ -56,9 +56,9 @@ pub fn decode(bytes: &[u8], out: &mut [f32]) -> Result<()> {
 
 impl Encode<24, 32> for BlockQ5_1 {
     fn encode(numbers: &[f32; 32]) -> Self {
-        let (d, m) = search::range(numbers, 31.0);
-        let inverse = search::inverse(d);
-        let q = numbers.map(|x| (((x - m) * inverse + 0.5) as u8).min(31));
+        let (d, m) = round::range(numbers, 31.0);
+        let inverse = round::inverse(d);
+        let q = numbers.map(|x| round::floor_byte((x - m) * inverse + 0.5).min(31));
         Self {
             d: f16::from_f32(d),
             m: f16::from_f32(m),

@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use super::{Block, Encode, QK_K, field, half_field, search};
+use super::{Block, Encode, QK_K, field, half_field, round, search};
 use crate::{GgmlType, Result};
 
 /// One block, two halves of 128 elements.
@@ -65,13 +65,13 @@ impl Encode<210, QK_K> for BlockQ6K {
     fn encode(numbers: &[f32; QK_K]) -> Self {
         let groups = numbers.as_chunks::<16>().0;
         let found = search::symmetric(&search::by_group::<16, 16>(groups), 32.0);
-        let most = search::greatest(&found);
-        let steps = match most.abs() < search::LEAST {
+        let most = round::first_greatest(&found);
+        let steps = match most.abs() < round::LEAST {
             true => 0.0,
             false => -128.0 / most,
         };
-        let d = f16::from_f32(search::inverse(steps));
-        let scales = found.map(|scale| search::nearest(steps * scale).min(127.0) as i8);
+        let d = f16::from_f32(round::inverse(steps));
+        let scales = found.map(|scale| round::nearest(steps * scale).min(127.0) as i8);
         let (mut ql, mut qh) = ([0; 128], [0; 64]);
         for ((group, numbers), scale) in groups.iter().enumerate().zip(scales) {
             let dl = d.to_f32() * f32::from(scale);
@@ -83,9 +83,10 @@ impl Encode<210, QK_K> for BlockQ6K {
             let high = &mut qh[32 * half + at..][..16];
             let (low_shift, high_shift) = (quarter / 2 * 4, quarter * 2);
             for ((&x, low), high) in numbers.iter().zip(low).zip(high) {
-                let q = search::between(search::nearest(x / dl), -32.0, 31.0) + 32.0;
-                *low |= (q as u8 & 0x0f) << low_shift;
-                *high |= (q as u8 >> 4) << high_shift;
+                let q = round::nearest(x / dl);
+                let q = round::nearest_byte(round::between(q, -32.0, 31.0) + 32.0);
+                *low |= (q & 0x0f) << low_shift;
+                *high |= (q >> 4) << high_shift;
             }
         }
         Self { ql, qh, scales, d }

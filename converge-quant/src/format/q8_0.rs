@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use super::{Block, Encode, field, half_field, search};
+use super::{Block, Encode, field, half_field, round};
 use crate::{GgmlType, Result};
 
 /// One block.
@@ -45,11 +45,11 @@ pub fn decode(bytes: &[u8], out: &mut [f32]) -> Result<()> {
 
 impl Encode<34, 32> for BlockQ8_0 {
     fn encode(numbers: &[f32; 32]) -> Self {
-        let d = search::greatest(numbers).abs() / 127.0;
-        let inverse = search::inverse(d);
+        let d = round::greatest(numbers).abs() / 127.0;
+        let inverse = round::inverse(d);
         Self {
             d: f16::from_f32(d),
-            qs: numbers.map(|x| search::nearest_away(x * inverse) as i8),
+            qs: numbers.map(|x| round::nearest_away(x * inverse)),
         }
     }
 

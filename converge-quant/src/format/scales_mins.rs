@@ -4,7 +4,8 @@
 use half::f16;
 
 use super::QK_K;
-use super::search::{self, Steps, nearest};
+use super::round::{between, nearest, nearest_byte};
+use super::search::{self, Steps};
 
 /// The eight (scale, minimum) pairs, each 0 to 63, of Q4_K and Q5_K.
 ///
@@ -63,7 +64,7 @@ pub(super) fn encode(numbers: &[f32; QK_K], greatest: u8, steps: &Steps) -> Grou
     let greatest_scale = found.iter().fold(0.0f32, |most, one| most.max(one.scale));
     let greatest_min = found.iter().fold(0.0f32, |most, one| most.max(one.min));
     let six_bits = |x: f32, most: f32| match most > 0.0 {
-        true => search::between(nearest(63.0 / most * x), 0.0, 63.0) as u8,
+        true => between(nearest(63.0 / most * x), 0.0, 63.0) as u8,
         false => 0,
     };
     let pairs = found.map(|one| {
@@ -80,7 +81,7 @@ pub(super) fn encode(numbers: &[f32; QK_K], greatest: u8, steps: &Steps) -> Grou
         if dl != 0.0 {
             *out = group.map(|x| {
                 let q = nearest((x + ml) / dl);
-                search::between(q, 0.0, f32::from(greatest)) as u8
+                nearest_byte(between(q, 0.0, f32::from(greatest)))
             });
         }
     }

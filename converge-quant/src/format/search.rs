@@ -9,6 +9,8 @@
 
 use std::array::from_fn;
 
+use super::round::{LEAST, between, nearest};
+
 /// A scale and a minimum, which is subtracted.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Affine {
@@ -170,51 +172,4 @@ pub(super) fn by_group<const N: usize, const G: usize>(groups: &[[f32; N]]) -> [
         }
     }
     turned
-}
-
-/// The number with the greatest magnitude, with its sign; 0 of none.
-pub(super) fn greatest(numbers: &[f32]) -> f32 {
-    let farther = |most: f32, &x: &f32| if x.abs() > most.abs() { x } else { most };
-    numbers.iter().fold(0.0, farther)
-}
-
-/// Groups whose numbers are all nearer to zero than this are zero.
-pub(super) const LEAST: f32 = 1e-15;
-
-/// Where the distance of neighbouring numbers is 1, so that adding it rounds.
-const WHOLE: f32 = 12_582_912.0;
-
-/// The nearest whole number, ties to even, of a number up to 2²² from zero; farther out it is only
-/// far out. Unlike `round_ties_even` it needs no instruction that a processor may lack, nor a call.
-#[inline]
-pub(super) fn nearest(x: f32) -> f32 {
-    (x + WHOLE) - WHOLE
-}
-
-/// The nearest whole number, ties away from zero, of a number up to 2²² from zero.
-#[inline]
-pub(super) fn nearest_away(x: f32) -> f32 {
-    // With the number just below a half, nothing below a tie is lifted over it.
-    const BELOW_HALF: f32 = 0.499_999_97;
-    (x + BELOW_HALF.copysign(x)).clamp(-4e6, 4e6) as i32 as f32
-}
-
-/// `x` where it is between `low` and `high`; a number that is none stays one.
-#[inline]
-pub(super) fn between(x: f32, low: f32, high: f32) -> f32 {
-    let x = if x < low { low } else { x };
-    if x > high { high } else { x }
-}
-
-/// 1/d, and 0 where that is no number.
-pub(super) fn inverse(d: f32) -> f32 {
-    let inverse = d.recip();
-    if inverse.is_finite() { inverse } else { 0.0 }
-}
-
-/// Step and minimum of `steps` equal steps from the least number to the greatest.
-pub(super) fn range(numbers: &[f32; 32], steps: f32) -> (f32, f32) {
-    let low = numbers.iter().fold(f32::INFINITY, |low, &x| low.min(x));
-    let high = numbers.iter().fold(f32::NEG_INFINITY, |a, &x| a.max(x));
-    ((high - low) / steps, low)
 }

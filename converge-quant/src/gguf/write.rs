@@ -15,6 +15,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, ErrorKind, Write as _};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::thread::{self, JoinHandle};
 
 use crate::error::{QuantError, Result};
 use crate::ggml_type::GgmlType;
@@ -28,6 +29,9 @@ const VERSION: u32 = 3;
 
 /// Bytes copied at a time from file to file.
 const COPY: usize = 4 << 20;
+
+/// Bytes after which those written so far are sent to the disk, while the next ones are made.
+const SYNC: u64 = 64 << 20;
 
 /// What a tensor of a file to be written will be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,6 +118,7 @@ pub struct Writer {
     filled: usize,
     /// Bytes written in all.
     position: u64,
+    syncing: Syncing,
 }
 
 impl Writer {
@@ -174,6 +179,7 @@ impl Writer {
             current: 0,
             filled: 0,
             position: start,
+            syncing: Syncing::default(),
         })
     }
 
@@ -209,10 +215,12 @@ impl Writer {
             });
         }
         let pad = tensor.offset.saturating_sub(self.position);
+        let position = self.position + pad + bytes.len() as u64;
         io::copy(&mut io::Read::take(io::repeat(0), pad), &mut self.out)
             .and_then(|_| self.out.write_all(bytes))
+            .and_then(|()| self.syncing.at(position, self.out.get_ref()))
             .map_err(|source| self.failed(source))?;
-        self.position += pad + bytes.len() as u64;
+        self.position = position;
         self.filled += bytes.len();
         if bytes.len() == left {
             self.current += 1;
@@ -236,6 +244,7 @@ impl Writer {
         let done = self
             .out
             .flush()
+            .and_then(|()| self.syncing.wait())
             .and_then(|()| self.out.get_ref().sync_all())
             .and_then(|()| fs::rename(&self.partial.path, &self.to));
         done.map_err(|source| self.failed(source))?;
@@ -300,6 +309,39 @@ pub fn copy(
         }
     }
     writer.finish()
+}
+
+/// Sends to the disk what was written, on a thread of its own, so that little is left at the end.
+#[derive(Debug, Default)]
+struct Syncing {
+    /// Bytes that were written when the last one began.
+    from: u64,
+    thread: Option<JoinHandle<io::Result<()>>>,
+}
+
+impl Syncing {
+    /// Begins if enough was written since, and the last one is through.
+    fn at(&mut self, position: u64, file: &File) -> io::Result<()> {
+        let busy = |thread: &JoinHandle<_>| !thread.is_finished();
+        if position - self.from < SYNC || self.thread.as_ref().is_some_and(busy) {
+            return Ok(());
+        }
+        self.wait()?;
+        let file = file.try_clone()?;
+        let sync = thread::Builder::new().name("sync".to_owned());
+        self.thread = Some(sync.spawn(move || file.sync_data())?);
+        self.from = position;
+        Ok(())
+    }
+
+    /// Waits for the one under way, whose error no later one repeats.
+    fn wait(&mut self) -> io::Result<()> {
+        let panicked = |_| Err(io::Error::other("the thread that syncs the file panicked"));
+        match self.thread.take() {
+            Some(thread) => thread.join().unwrap_or_else(panicked),
+            None => Ok(()),
+        }
+    }
 }
 
 /// A file under another name until it is complete.

@@ -186,11 +186,12 @@ pub fn quantize(
                 return Err(QuantError::Cancelled);
             }
             let encode = || {
-                let chunk = |&first: &usize| {
+                let chunk = |room: &mut Room, &first: &usize| {
                     let last = spec.rows().min(first + rows);
-                    chunk(source, tensor, first..last, spec.cols())
+                    chunk(source, tensor, first..last, spec.cols(), room)
                 };
-                starts.par_iter().map(chunk).collect::<Result<Vec<_>>>()
+                let encoded = starts.par_iter().map_init(Room::default, chunk);
+                encoded.collect::<Result<Vec<_>>>()
             };
             let (written, encoded) = rayon::join(|| write(&mut writer, &ready), encode);
             written?;
@@ -218,24 +219,32 @@ fn write(writer: &mut Writer, chunks: &[Vec<u8>]) -> Result<()> {
     chunks.iter().try_for_each(|bytes| writer.write(bytes))
 }
 
+/// What a thread needs for a chunk and uses again for the next.
+#[derive(Default)]
+struct Room {
+    stored: Vec<u8>,
+    numbers: Vec<f32>,
+}
+
 /// Some rows of a tensor, in their new type.
 fn chunk(
     source: &dyn Source,
     tensor: &Planned,
     rows: std::ops::Range<usize>,
     cols: usize,
+    room: &mut Room,
 ) -> Result<Vec<u8>> {
-    let mut stored = Vec::new();
+    let Room { stored, numbers } = room;
     let first = rows.start;
     let count = rows.len() * cols;
-    source.read_rows(tensor.index, rows, &mut stored)?;
+    source.read_rows(tensor.index, rows, stored)?;
     if tensor.from == tensor.to {
-        return Ok(stored);
+        return Ok(std::mem::take(stored));
     }
-    let mut numbers = vec![0.0; count];
-    format::decode(tensor.from, &stored, &mut numbers)?;
+    numbers.resize(count, 0.0);
+    format::decode(tensor.from, stored, numbers)?;
     let mut encoded = Vec::with_capacity(tensor.to.bytes_of(count).unwrap_or(0));
-    format::encode(tensor.to, &numbers, &mut encoded).map_err(|error| match error {
+    format::encode(tensor.to, numbers, &mut encoded).map_err(|error| match error {
         QuantError::Unencodable {
             ggml_type,
             position,
