@@ -1,5 +1,5 @@
-//! Encoders on the weights of a real model: the error they leave against candle's encoders of the
-//! same formats.
+//! Encoders on the weights of real models: the error they leave against ggml's and candle's
+//! encoders of the same formats.
 //!
 //! candle's encoders of the 32-element types and of Q6_K have ggml's method. Those of Q4_K and Q5_K
 //! have an older one, which minimises the plain squared error that is measured here; ours, as
@@ -93,6 +93,43 @@ fn errors_are_no_larger_than_candles() {
         }
     }
     assert!(larger.is_empty(), "{larger:#?}");
+}
+
+/// Root mean square errors that ggml's own encoders leave (`ggml_quantize_chunk` without an importance
+/// matrix, of llama.cpp at commit 86a283532072, decoded by its `dequantize_row_*`), in the order of
+/// [`TYPES`], on the first 128 rows of each tensor decoded to single precision. Zeros are of types
+/// that the file's own numbers fit.
+#[rustfmt::skip]
+const GGML: [(&str, &str, [f64; 8]); 5] = [
+    ("smollm2-135m", "token_embd.weight",
+        [0.0, 1.24727962e-2, 1.02352501e-2, 6.29791645e-3, 4.91505414e-3, 9.40967386e-3, 4.73449648e-3, 2.50559846e-3]),
+    ("smollm2-135m", "blk.0.attn_v.weight",
+        [2.72194707e-4, 4.27149498e-3, 0.0, 2.14528897e-3, 2.27673088e-3, 9.06416440e-4, 9.43926622e-4, 8.74394545e-4]),
+    ("smollm2-135m", "blk.29.ffn_down.weight",
+        [1.07080380e-3, 1.68803721e-2, 0.0, 8.47892793e-3, 8.75094894e-3, 3.68190765e-3, 3.72574803e-3, 3.41450276e-3]),
+    ("qwen2.5-coder-0.5b", "token_embd.weight",
+        [9.16262994e-5, 1.85051634e-3, 1.39770270e-3, 0.0, 6.15263013e-4, 1.23882869e-3, 5.42088710e-4, 1.86570095e-4]),
+    ("qwen2.5-coder-0.5b", "blk.12.ffn_down.weight",
+        [7.38734322e-5, 1.16904115e-3, 5.91223833e-4, 5.89018177e-4, 5.91240146e-4, 7.67265522e-6, 2.80936578e-4, 2.39987620e-4]),
+];
+
+#[test]
+fn errors_are_no_larger_than_llama_cpps() {
+    for (file, name, errors) in GGML {
+        let gguf = Gguf::open(model(file)).unwrap();
+        let columns = gguf.tensor(name).unwrap().cols();
+        let mut numbers = weights(&gguf, name);
+        numbers.truncate(128 * columns);
+        for ((ggml_type, _), theirs) in TYPES.into_iter().zip(errors) {
+            let ours = squared_error(&numbers, &round_trip(ggml_type, &numbers)).sqrt();
+            // The figures above are rounded.
+            let most = theirs * (1.0 + 1e-8);
+            assert!(
+                ours <= most,
+                "{file} {name} {ggml_type}: {ours:e} > {theirs:e}"
+            );
+        }
+    }
 }
 
 #[test]

@@ -49,6 +49,37 @@ fn qwens_types_are_as_many_as_in_their_files() {
     }
 }
 
+/// What `llama-quantize` (of llama.cpp at commit 86a283532072) made of this model in single
+/// precision: by kind of tensor its type, and that of the layers with more bits. Rows of 576 are no
+/// whole blocks of 256, those of `ffn_down` are.
+#[test]
+fn smollm2s_types_are_those_of_llama_quantize() {
+    const MORE: [usize; 14] = [0, 1, 2, 5, 8, 11, 14, 17, 20, 23, 26, 27, 28, 29];
+    let gguf = Gguf::open(model("smollm2-135m")).unwrap();
+    for (recipe, narrow, wide) in [
+        (Recipe::Q4KM, GgmlType::Q5_0, GgmlType::Q4_K),
+        (Recipe::Q5KM, GgmlType::Q5_1, GgmlType::Q5_K),
+    ] {
+        let planned = plan(&gguf, &options(recipe)).unwrap();
+        assert_eq!(planned.len(), 272);
+        for tensor in planned {
+            let more = MORE
+                .iter()
+                .any(|layer| tensor.name.starts_with(&format!("blk.{layer}.")));
+            let kind = tensor.name.trim_start_matches(|c: char| c != '_');
+            let expected = match kind {
+                "_embd.weight" => GgmlType::Q8_0,
+                "_norm.weight" => GgmlType::F32,
+                "_v.weight" if more => GgmlType::Q8_0,
+                "_down.weight" if more => GgmlType::Q6_K,
+                "_down.weight" => wide,
+                _ => narrow,
+            };
+            assert_eq!(tensor.to, expected, "{recipe}: {}", tensor.name);
+        }
+    }
+}
+
 /// Small tensors stay, rows that are no whole blocks fall back, the shared head keeps its bits.
 #[test]
 fn other_recipes_choose_as_llama_quantize() {
