@@ -5,7 +5,7 @@ use candle_core::{Device, Tensor};
 use super::{
     CandleModel,
     cache::LayerCache,
-    ops::{self, Causal},
+    ops::{self, Causal, Gate},
     rotary::Rotary,
     weights::{LayerWeights, Linear, rms_norm},
 };
@@ -28,6 +28,7 @@ pub struct CandleDecoder {
 /// What every layer of a pass needs.
 struct Pass<'a> {
     spec: &'a DecoderSpec,
+    gate: Gate,
     /// Positions in the cache before the pass.
     len: usize,
     /// Positions that the cache may grow to.
@@ -68,6 +69,7 @@ impl CandleDecoder {
         let n = tokens.len();
         let mut pass = Pass {
             spec,
+            gate: self.model.gate,
             len: self.len,
             context: self.model.context,
             causal: Vec::new(),
@@ -194,7 +196,7 @@ impl Pass<'_> {
         let x = self.add(x, part, layer.post_attention_norm.as_ref())?;
 
         let normed = rms_norm(&x, &layer.feed_forward_norm, spec.norm_eps)?;
-        let part = layer.feed_forward.forward(spec.activation, &normed)?;
+        let part = layer.feed_forward.forward(self.gate, &normed)?;
         self.add(x, part, layer.post_feed_forward_norm.as_ref())
     }
 

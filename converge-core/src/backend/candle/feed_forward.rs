@@ -3,10 +3,14 @@
 use candle_core::{D, Tensor};
 use converge_quant::Gguf;
 
-use super::{CandleOptions, ops, weights::Linear};
+use super::{
+    CandleOptions,
+    ops::{self, Gate},
+    weights::Linear,
+};
 use crate::{
     Result,
-    model::spec::{Activation, Experts, FeedForward, Gated},
+    model::spec::{Experts, FeedForward, Gated},
 };
 
 /// The weights of a layer's [`FeedForward`].
@@ -30,14 +34,10 @@ impl FeedForwardWeights {
     }
 
     /// `n × width` to `n × width`.
-    pub(super) fn forward(
-        &self,
-        activation: Activation,
-        x: &Tensor,
-    ) -> candle_core::Result<Tensor> {
+    pub(super) fn forward(&self, gate: Gate, x: &Tensor) -> candle_core::Result<Tensor> {
         match self {
-            Self::Dense(gated) => gated.forward(activation, x),
-            Self::Experts(experts) => experts.forward(activation, x),
+            Self::Dense(gated) => gated.forward(gate, x),
+            Self::Experts(experts) => experts.forward(gate, x),
         }
     }
 }
@@ -58,9 +58,9 @@ impl GatedWeights {
         })
     }
 
-    fn forward(&self, activation: Activation, x: &Tensor) -> candle_core::Result<Tensor> {
+    fn forward(&self, by: Gate, x: &Tensor) -> candle_core::Result<Tensor> {
         let [gate, up] = Linear::forward_all([&self.gate, &self.up], x)?;
-        self.down.forward(&ops::gated(activation, gate, &up)?)
+        self.down.forward(&ops::gated(by, gate, &up)?)
     }
 }
 
@@ -93,14 +93,14 @@ impl ExpertWeights {
         })
     }
 
-    fn forward(&self, activation: Activation, x: &Tensor) -> candle_core::Result<Tensor> {
+    fn forward(&self, by: Gate, x: &Tensor) -> candle_core::Result<Tensor> {
         let device = x.device();
         let shares = candle_nn::ops::softmax_last_dim(&self.router.forward(x)?)?;
         let chosen = self.choose(&shares.to_vec2()?);
         let mut y = match &self.shared {
             Some((network, gate)) => {
                 let share = candle_nn::ops::sigmoid(&gate.forward(x)?)?;
-                network.forward(activation, x)?.broadcast_mul(&share)?
+                network.forward(by, x)?.broadcast_mul(&share)?
             }
             None => x.zeros_like()?,
         };
@@ -111,7 +111,7 @@ impl ExpertWeights {
             }
             let shares = Tensor::from_vec(shares, (tokens.len(), 1), device)?;
             let tokens = Tensor::new(tokens, device)?;
-            let part = expert.forward(activation, &x.index_select(&tokens, 0)?)?;
+            let part = expert.forward(by, &x.index_select(&tokens, 0)?)?;
             y = y.index_add(&tokens, &part.broadcast_mul(&shares)?, D::Minus2)?;
         }
         Ok(y)

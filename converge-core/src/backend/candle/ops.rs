@@ -9,6 +9,7 @@ use std::{
 };
 
 use candle_core::{CpuStorage, D, Device, InplaceOp1, InplaceOp2, Layout, Result, Tensor};
+use half::f16;
 use rayon::prelude::*;
 
 use crate::model::spec::Activation;
@@ -179,21 +180,46 @@ fn softmax(scores: &mut [f32]) {
     }
 }
 
+/// How the activation function of a gate is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Gate {
+    Silu,
+    GeluTanh,
+    /// From f16 to f16.
+    GeluOfGgml,
+}
+
+impl Gate {
+    pub(super) fn exact(activation: Activation) -> Self {
+        match activation {
+            Activation::Silu => Self::Silu,
+            Activation::GeluTanh => Self::GeluTanh,
+        }
+    }
+
+    /// As ggml computes it on CPUs.
+    pub(super) fn of_ggml(self) -> Self {
+        match self {
+            Self::GeluTanh => Self::GeluOfGgml,
+            other => other,
+        }
+    }
+}
+
 /// `activation(gate) · up`; `gate` is contiguous and not used elsewhere.
-pub(super) fn gated(activation: Activation, gate: Tensor, up: &Tensor) -> Result<Tensor> {
+pub(super) fn gated(by: Gate, gate: Tensor, up: &Tensor) -> Result<Tensor> {
     if gate.device().is_cpu() {
-        gate.inplace_op2(up, &Gate(activation))?;
+        gate.inplace_op2(up, &by)?;
         return Ok(gate);
     }
-    match activation {
-        Activation::Silu => gate.silu()? * up,
-        Activation::GeluTanh => gate.gelu()? * up,
+    match by {
+        Gate::Silu => gate.silu()? * up,
+        // ggml has its table on CPUs only.
+        Gate::GeluTanh | Gate::GeluOfGgml => gate.gelu()? * up,
     }
 }
 
 /// [`gated`] in place.
-struct Gate(Activation);
-
 impl InplaceOp2 for Gate {
     fn name(&self) -> &'static str {
         "gate"
@@ -208,9 +234,10 @@ impl InplaceOp2 for Gate {
     ) -> Result<()> {
         let gate = contiguous_mut(gate, gate_layout)?;
         let up = contiguous(up, up_layout)?;
-        match self.0 {
-            Activation::Silu => gate_by(gate, up, silu),
-            Activation::GeluTanh => gate_by(gate, up, gelu_tanh),
+        match self {
+            Self::Silu => gate_by(gate, up, silu),
+            Self::GeluTanh => gate_by(gate, up, gelu_tanh),
+            Self::GeluOfGgml => gate_by(gate, up, gelu_of_ggml),
         }
         Ok(())
     }
@@ -233,6 +260,15 @@ fn silu(x: f32) -> f32 {
 fn gelu_tanh(x: f32) -> f32 {
     let inner = FRAC_2_SQRT_PI * FRAC_1_SQRT_2 * x * (1.0 + 0.044715 * x * x);
     0.5 * x * (1.0 + inner.tanh())
+}
+
+fn gelu_of_ggml(x: f32) -> f32 {
+    let rounded = |x: f32| f16::from_f32(x).to_f32();
+    match x {
+        ..=-10.0 => 0.0,
+        10.0.. => x,
+        _ => rounded(gelu_tanh(rounded(x))),
+    }
 }
 
 fn contiguous_mut<'a>(storage: &'a mut CpuStorage, layout: &Layout) -> Result<&'a mut [f32]> {
@@ -311,8 +347,15 @@ mod tests {
             let silu = (gate.silu().unwrap() * &up).unwrap();
             let gelu = (gate.gelu().unwrap() * &up).unwrap();
             let copy = gate.copy().unwrap();
-            assert_close(&gated(Activation::Silu, copy, &up).unwrap(), &silu);
-            assert_close(&gated(Activation::GeluTanh, gate, &up).unwrap(), &gelu);
+            let of_ggml = gated(Gate::GeluOfGgml, gate.copy().unwrap(), &up).unwrap();
+            assert_close(&gated(Gate::Silu, copy, &up).unwrap(), &silu);
+            assert_close(&gated(Gate::GeluTanh, gate, &up).unwrap(), &gelu);
+            // Eleven bits of the argument and of the value.
+            let off = (of_ggml - &gelu).unwrap().abs().unwrap();
+            let bound = ((gelu.abs().unwrap() / 512.0).unwrap() + 1e-3).unwrap();
+            let beyond = off.gt(&(bound * (up.abs().unwrap() + 1.0).unwrap()).unwrap());
+            let beyond = beyond.unwrap().flatten_all().unwrap().max(0).unwrap();
+            assert_eq!(beyond.to_scalar::<u8>().unwrap(), 0);
         }
     }
 }
