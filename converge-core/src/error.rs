@@ -18,6 +18,9 @@ pub enum CoreError {
     /// A model is not on this machine, or is not what it should be.
     #[error(transparent)]
     Hub(#[from] crate::hub::HubError),
+    /// Texts could not be embedded.
+    #[error(transparent)]
+    Embed(#[from] crate::embed::EmbedError),
     /// The chat template, or what it was given.
     #[error(transparent)]
     Chat(#[from] crate::chat::ChatError),

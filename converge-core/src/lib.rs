@@ -5,6 +5,7 @@
 pub mod backend;
 pub mod chat;
 pub mod constrain;
+pub mod embed;
 pub mod error;
 pub mod generate;
 pub mod hub;

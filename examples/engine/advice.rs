@@ -1,6 +1,6 @@
 //! What to do about a file that was read, but holds no model that can be run.
 
-use converge_core::CoreError;
+use converge_core::{CoreError, tokenizer::TokenizerError};
 use converge_quant::{Gguf, QuantError};
 
 /// For a file whose parts do not belong together.
@@ -45,6 +45,9 @@ fn remedy(error: &CoreError) -> Option<&'static str> {
             "the file was made without its tokenizer: convert the model again together with its \
              tokenizer's files, or give another conversion",
         ),
+        CoreError::Tokenizer(
+            TokenizerError::UnsupportedModel { .. } | TokenizerError::UnsupportedPre { .. },
+        ) => Some("give another model, with one of these"),
         CoreError::Quant(QuantError::UnsupportedType { .. }) => {
             Some("give the model in one of these types, such as Q4_K_M")
         }

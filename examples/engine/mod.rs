@@ -15,7 +15,7 @@ use converge_core::{
     hub,
     model::{Decoder, DecoderSpec},
 };
-use converge_quant::{Gguf, QuantError};
+use converge_quant::{Gguf, QuantError, gguf::Fault};
 
 use crate::models;
 
@@ -81,12 +81,24 @@ pub enum Backend {
 pub fn open(name_or_path: &str) -> anyhow::Result<Gguf> {
     if let Some(entry) = hub::find(name_or_path).filter(|entry| entry.files.len() > 1) {
         let names = text_models().join(", ");
-        bail!("{} is no GGUF model; choose one of {names}", entry.name);
+        bail!(
+            "{} is no GGUF model: it turns texts into vectors, with the example `embed`; choose \
+             one of {names}",
+            entry.name
+        );
     }
     let path = models::ensure(name_or_path)?;
     Gguf::open(&path).map_err(|error| {
         let advice = match &error {
             _ if path.is_dir() => "it is a folder; give the path of a .gguf file in it",
+            QuantError::Malformed {
+                fault: Fault::BigEndian { .. },
+                ..
+            } => "give a little-endian conversion of the model",
+            QuantError::Malformed {
+                fault: Fault::UnsupportedVersion { .. },
+                ..
+            } => "give another conversion of the model, or a newer one",
             QuantError::Malformed { .. } => {
                 "so it is not a GGUF model, or not a whole one: get it again, or give another"
             }

@@ -22,6 +22,9 @@ use crate::cli::{Unit, Watch, progress};
 /// The model that the examples use where none is named.
 pub const DEFAULT: &str = "qwen2.5-coder-1.5b";
 
+/// The sentence-embedding model that `embed` uses where none is named.
+pub const EMBEDDING: &str = "all-minilm-l6-v2";
+
 /// The smallest model of the catalogue, for tests and first steps.
 pub const SMALLEST: &str = "smollm2-135m";
 

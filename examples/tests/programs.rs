@@ -3,6 +3,8 @@
 #![cfg(test)] // so that the lints know the helpers for tests, too
 
 mod common;
+#[path = "programs/embed.rs"]
+mod embed;
 #[path = "programs/quantize.rs"]
 mod quantize;
 
@@ -19,7 +21,7 @@ use serde_json::{Value, json};
 #[test]
 fn help_is_there_and_usage_errors_end_with_2() {
     for name in [
-        "bench", "fetch", "generate", "inspect", "quantize", "score", "tokenize",
+        "bench", "embed", "fetch", "generate", "inspect", "quantize", "score", "tokenize",
     ] {
         assert!(good(name, &["--help"]).contains("Usage:"), "{name}");
         assert_eq!(

