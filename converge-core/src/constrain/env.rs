@@ -19,6 +19,8 @@ const MAX_TOKENS: usize = (1 << 24) - 1;
 #[derive(Clone)]
 pub struct TokenEnv {
     factory: Arc<ParserFactory>,
+    /// Control tokens as they are written, the longest first.
+    controls: Arc<[(String, TokenId)]>,
 }
 
 impl fmt::Debug for TokenEnv {
@@ -94,6 +96,7 @@ impl TokenEnv {
         };
         Ok(Self {
             factory: Arc::new(factory),
+            controls: Arc::default(),
         })
     }
 
@@ -105,10 +108,28 @@ impl TokenEnv {
         let tokens = (0..tokenizer.vocab() as TokenId)
             .map(|id| tokenizer.token_bytes(id).to_vec())
             .collect();
+        let mut controls: Vec<(String, TokenId)> = tokenizer
+            .specials()
+            .filter(|&(id, text)| tokenizer.is_control(id) && !text.is_empty())
+            .map(|(id, text)| (text.to_owned(), id))
+            .collect();
+        controls.sort_by_key(|(text, _)| std::cmp::Reverse(text.len()));
         let encoder = tokenizer.clone();
-        Self::new(tokens, tokenizer.ends(), move |text| {
+        let env = Self::new(tokens, tokenizer.ends(), move |text| {
             // Only gigabytes of text fail, and no grammar forces that much.
             encoder.encode_continuation(text).unwrap_or_default()
+        })?;
+        Ok(Self {
+            controls: controls.into(),
+            ..env
+        })
+    }
+
+    /// The control token that a text begins with, and what follows it.
+    pub(super) fn control<'a>(&self, text: &'a str) -> Option<(TokenId, &'a str)> {
+        self.controls.iter().find_map(|(control, id)| {
+            let rest = text.strip_prefix(control.as_str())?;
+            Some((*id, rest))
         })
     }
 

@@ -19,6 +19,20 @@ pub enum ConstrainError {
         /// The compiler's words.
         reason: String,
     },
+    /// The regular expression is malformed, or uses what the compiler lacks.
+    #[error("the regular expression cannot be held by a grammar: {reason}")]
+    Regex {
+        /// The compiler's words.
+        reason: String,
+    },
+    /// A tool, or the format of calls, is none that a grammar can be made of.
+    #[error("the tools cannot be held by a grammar: {name:?}: {problem}")]
+    Tools {
+        /// The tool; empty where it is about all of them.
+        name: String,
+        /// What is in the way.
+        problem: &'static str,
+    },
     /// An `x-substring` stands where the compiler cannot expand the schema around it.
     #[error("x-substring at {path}: {problem}")]
     Substring {

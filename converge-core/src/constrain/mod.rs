@@ -1,4 +1,4 @@
-//! Generation held to a grammar: JSON Schema, Rust types, or Lark.
+//! Generation held to a grammar: JSON Schema, Rust types, regular expressions, Lark, or calls of tools.
 //!
 //! A [`Grammar`] is compiled before generation, or refused; a [`Constraint`] follows one
 //! generation. Everything fails closed: what the compiler does not support is an error, and so is
@@ -13,6 +13,7 @@ mod env;
 mod error;
 mod mask;
 pub mod substring;
+mod tools;
 
 use std::{fmt, sync::Arc};
 
@@ -26,8 +27,9 @@ use serde_json::{Value, json};
 pub use env::TokenEnv;
 pub use error::ConstrainError;
 pub use mask::Mask;
+pub use tools::CallFormat;
 
-use crate::{Result, TokenId};
+use crate::{Result, TokenId, chat::ToolDef};
 
 /// A compiled grammar for one vocabulary. Clones share it.
 #[derive(Clone)]
@@ -78,6 +80,41 @@ impl Grammar {
         check_nesting(lark)?;
         Self::compile(env, TopLevelGrammar::from_lark(lark.to_owned()), |reason| {
             ConstrainError::Lark { reason }
+        })
+    }
+
+    /// Compiles a regular expression that the whole text must match: Rust's syntax without
+    /// look-around and boundaries; `^` and `$` at its ends change nothing.
+    ///
+    /// # Errors
+    /// [`ConstrainError::Regex`] for one that is malformed, unsupported or matches nothing,
+    /// [`ConstrainError::TooComplex`].
+    pub fn regex(env: &TokenEnv, regex: &str) -> Result<Self> {
+        check_regex_nesting(regex)?;
+        let error = |reason| ConstrainError::Regex { reason };
+        // The translation into Lark would read these as a comment, and as less than what they are.
+        let backslashes = regex.len() - regex.trim_end_matches('\\').len();
+        if regex.is_empty() || backslashes % 2 == 1 {
+            return Err(error("it is empty, or ends in a backslash".to_owned()).into());
+        }
+        // To the compiler a look-ahead, which would let the text go on after a match.
+        if regex.contains("<stop>") {
+            return Err(error("no group can be named `stop`".to_owned()).into());
+        }
+        Self::compile(env, TopLevelGrammar::from_regex(regex), error)
+    }
+
+    /// Compiles the grammar of an answer that is text, or one call of one of these tools after any
+    /// text: as soon as the text holds the beginning of a call, the rest is that call, with
+    /// arguments by the tool's schema, and the generation ends after it.
+    ///
+    /// # Errors
+    /// [`ConstrainError::Tools`] for no tools, two of one name, or a format that no grammar holds;
+    /// [`ConstrainError::Schema`] for parameters, [`ConstrainError::TooComplex`].
+    pub fn tools_or_text(env: &TokenEnv, tools: &[ToolDef], format: &CallFormat) -> Result<Self> {
+        let lark = tools::to_lark(env, tools, format)?;
+        Self::compile(env, TopLevelGrammar::from_lark(lark), |reason| {
+            ConstrainError::Schema { reason }
         })
     }
 
@@ -158,39 +195,92 @@ fn check_depth(schema: &Value) -> Result<()> {
     Ok(())
 }
 
-/// Brackets of a Lark text outside of string literals, which may hold data.
+/// Brackets of a Lark text, those of its regular expressions included; string literals, which may
+/// hold data, and comments are left out.
 fn check_nesting(lark: &str) -> Result<()> {
-    let (mut depth, mut in_string) = (0usize, false);
-    let mut chars = lark.chars();
+    #[derive(PartialEq)]
+    enum In {
+        Rules,
+        String,
+        Regex,
+        Comment,
+    }
+    let (mut depth, mut place) = (Depth(0), In::Rules);
+    let mut chars = lark.chars().peekable();
     while let Some(c) = chars.next() {
-        match c {
-            '\\' => {
+        place = match (place, c) {
+            (In::Comment, '\n') => In::Rules,
+            (In::Comment, _) => In::Comment,
+            (place, '\\') => {
                 chars.next();
+                place
             }
-            '"' => in_string = !in_string,
-            '(' | '[' | '{' if !in_string => {
-                depth += 1;
-                if depth > MAX_DEPTH {
-                    return Err(too_deep().into());
-                }
+            (In::String, '"') => In::Rules,
+            (In::String, _) => In::String,
+            (In::Rules, '"') => In::String,
+            (In::Rules, '/') if chars.peek() == Some(&'/') => In::Comment,
+            (In::Rules, '/') => In::Regex,
+            (In::Regex, '/') => In::Rules,
+            (place, c) => {
+                depth.count(c)?;
+                place
             }
-            ')' | ']' | '}' if !in_string => depth = depth.saturating_sub(1),
-            _ => {}
+        };
+    }
+    Ok(())
+}
+
+/// Brackets of a regular expression.
+fn check_regex_nesting(regex: &str) -> Result<()> {
+    let mut depth = Depth(0);
+    let mut chars = regex.chars();
+    while let Some(c) = chars.next() {
+        if c == '\\' {
+            chars.next();
+        } else {
+            depth.count(c)?;
         }
     }
     Ok(())
 }
 
-/// Puts the compact style into a schema that names no style of its own.
+/// Open brackets, at most [`MAX_DEPTH`].
+struct Depth(usize);
+
+impl Depth {
+    fn count(&mut self, c: char) -> Result<()> {
+        match c {
+            '(' | '[' | '{' => self.0 += 1,
+            ')' | ']' | '}' => self.0 = self.0.saturating_sub(1),
+            _ => {}
+        }
+        match self.0 > MAX_DEPTH {
+            true => Err(too_deep().into()),
+            false => Ok(()),
+        }
+    }
+}
+
+/// [`spaced`] without any space.
 fn compact(schema: &Value) -> Value {
+    spaced(schema, ",", ":")
+}
+
+/// Puts a style into a schema that names none of its own: nothing between the parts of JSON but
+/// these separators.
+fn spaced(schema: &Value, item_separator: &str, key_separator: &str) -> Value {
     let mut schema = schema.clone();
     if schema == Value::Bool(true) {
         schema = json!({});
     }
     if let Some(object) = schema.as_object_mut() {
-        object.entry("x-guidance").or_insert_with(
-            || json!({"item_separator": ",", "key_separator": ":", "whitespace_flexible": false}),
-        );
+        object.entry("x-guidance").or_insert_with(|| {
+            json!({
+                "item_separator": item_separator,
+                "key_separator": key_separator,
+                "whitespace_flexible": false,
+            })
+        });
     }
     schema
 }
@@ -310,5 +400,7 @@ impl Constraint {
     }
 }
 
+#[cfg(test)]
+mod language_tests;
 #[cfg(test)]
 mod tests;

@@ -92,7 +92,7 @@ fn error(path: &str, problem: &'static str) -> ConstrainError {
 }
 
 /// A Lark or JSON string literal.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     Value::from(text).to_string()
 }
 

@@ -3,10 +3,10 @@ use serde::Deserialize;
 use super::*;
 use crate::CoreError;
 
-const END: TokenId = 256;
+pub(super) const END: TokenId = 256;
 
 /// Every byte, an end token, and some longer tokens; text is cut greedily.
-fn toy() -> TokenEnv {
+pub(super) fn toy() -> TokenEnv {
     let mut tokens: Vec<Vec<u8>> = (0..=255u8).map(|b| vec![b]).collect();
     tokens.push(Vec::new());
     for word in [
@@ -31,7 +31,7 @@ fn toy() -> TokenEnv {
 }
 
 /// Whether the grammar holds the text, byte by byte, and may end after it.
-fn holds(grammar: &Grammar, text: &str) -> bool {
+pub(super) fn holds(grammar: &Grammar, text: &str) -> bool {
     let mut constraint = grammar.start();
     for byte in text.bytes() {
         let token = TokenId::from(byte);
@@ -44,7 +44,12 @@ fn holds(grammar: &Grammar, text: &str) -> bool {
 }
 
 /// Follows the grammar, taking of several tokens one by a fixed hash; returns the text.
-fn wander(grammar: &Grammar, tokens: &[Vec<u8>], seed: u64, use_forced: bool) -> Option<String> {
+pub(super) fn wander(
+    grammar: &Grammar,
+    tokens: &[Vec<u8>],
+    seed: u64,
+    use_forced: bool,
+) -> Option<String> {
     let mut constraint = grammar.start();
     let mut out = Vec::new();
     let mut step = 0;

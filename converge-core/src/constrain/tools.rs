@@ -1,0 +1,175 @@
+//! "One of these tools, or text": a grammar for answers that may end in a call.
+
+use std::collections::HashSet;
+
+use serde_json::{Value, json};
+
+use super::{ConstrainError, TokenEnv, spaced, substring};
+use crate::{
+    Result,
+    chat::{ChatTemplate, Message, RenderOptions, ToolCall, ToolDef},
+};
+
+/// How a model writes a call: `begin`, a JSON object of two keys, `end`.
+///
+/// The JSON is spaced as Python writes it, which is what models are trained on:
+/// `{"name": "read", "arguments": {"path": "a.txt"}}`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallFormat {
+    /// What a call begins with. Its first part, up to white space or a control token of the
+    /// vocabulary, is what no text may contain.
+    pub begin: String,
+    /// What it ends with.
+    pub end: String,
+    /// The key of the tool's name.
+    pub name: String,
+    /// The key of its arguments.
+    pub arguments: String,
+}
+
+impl CallFormat {
+    /// `<tool_call>`, the object, `</tool_call>`, a line each: Hermes, Qwen 2.5, Qwen 3 and many
+    /// more.
+    pub fn hermes() -> Self {
+        Self::new("<tool_call>\n", "\n</tool_call>")
+    }
+
+    /// `[TOOL_CALLS][`, the object, `]`: Mistral 7B v0.3 to Nemo.
+    pub fn mistral() -> Self {
+        Self::new("[TOOL_CALLS][", "]")
+    }
+
+    fn new(begin: &str, end: &str) -> Self {
+        Self {
+            begin: begin.to_owned(),
+            end: end.to_owned(),
+            name: "name".to_owned(),
+            arguments: "arguments".to_owned(),
+        }
+    }
+
+    /// The format that a chat template writes calls in, where it is one of the above: found out by
+    /// having it write one.
+    pub fn of(template: &ChatTemplate) -> Option<Self> {
+        let known = [Self::hermes(), Self::mistral()];
+        known.into_iter().find(|format| format.is_that_of(template))
+    }
+
+    fn is_that_of(&self, template: &ChatTemplate) -> bool {
+        let call = ToolCall {
+            // As some templates want ids: nine letters and digits.
+            id: Some("abcdefgh1".to_owned()),
+            name: "tool".to_owned(),
+            arguments: json!({"key": "value"}),
+        };
+        let messages = [Message::user("text"), Message::calls(vec![call])];
+        let options = RenderOptions {
+            add_generation_prompt: false,
+            ..RenderOptions::default()
+        };
+        let written = format!(
+            "{}{{\"{}\": \"tool\", \"{}\": {{\"key\": \"value\"}}",
+            self.begin, self.name, self.arguments
+        );
+        let rendered = template.render(&messages, &options);
+        rendered.is_ok_and(|text| text.contains(&written))
+    }
+}
+
+/// A compiled format: what stands around the tools in the Lark grammar.
+struct Frame {
+    /// Rules for the text and for what opens a call, without the rule `call`.
+    head: String,
+    /// What follows the opening before the object.
+    rest: String,
+}
+
+/// The Lark grammar of text that may end in a call of one of the tools.
+pub(super) fn to_lark(env: &TokenEnv, tools: &[ToolDef], format: &CallFormat) -> Result<String> {
+    let problem = |name: &str, problem| ConstrainError::Tools {
+        name: name.to_owned(),
+        problem,
+    };
+    if tools.is_empty() {
+        return Err(problem("", "there is none").into());
+    }
+    let Frame { head, rest } = frame(env, format)?;
+    let mut names = HashSet::new();
+    let mut rules = String::new();
+    let mut all = Vec::new();
+    for (at, tool) in tools.iter().enumerate() {
+        if !names.insert(tool.name.as_str()) {
+            return Err(problem(&tool.name, "there is another of that name").into());
+        }
+        super::check_depth(&tool.parameters)?;
+        if substring::to_lark(&tool.parameters)?.is_some() {
+            return Err(problem(&tool.name, "x-substring is not held in calls").into());
+        }
+        let mut schema = spaced(&tool.parameters, ", ", ": ");
+        let Some(object) = schema.as_object_mut() else {
+            return Err(problem(&tool.name, "its parameters are no JSON Schema").into());
+        };
+        // Arguments are an object whatever the schema leaves open.
+        object.entry("type").or_insert_with(|| "object".into());
+        let key = |key: &str| Value::from(key).to_string();
+        let before = format!(
+            "{{{}: {}, {}: ",
+            key(&format.name),
+            key(&tool.name),
+            key(&format.arguments)
+        );
+        let before = substring::quoted(&before);
+        rules += &format!("tool_{at}: {before} %json {schema} \"}}\"\n");
+        all.push(format!("tool_{at}"));
+    }
+    let quoted = |text: &str| match text {
+        "" => String::new(),
+        _ => substring::quoted(text),
+    };
+    let (rest, end, all) = (quoted(&rest), quoted(&format.end), all.join(" | "));
+    Ok(format!("{head}call: {rest} ({all}) {end}\n{rules}"))
+}
+
+fn frame(env: &TokenEnv, format: &CallFormat) -> Result<Frame, ConstrainError> {
+    if env.control(&format.end).is_some() {
+        return Err(ConstrainError::Tools {
+            name: String::new(),
+            problem: "the end of a call is a control token",
+        });
+    }
+    if let Some((id, rest)) = env.control(&format.begin) {
+        let head = format!("start: TEXT? opening?\nTEXT: /(?s:.+)/\nopening: <[{id}]> call\n");
+        let rest = rest.to_owned();
+        return Ok(Frame { head, rest });
+    }
+    let space = format.begin.find(char::is_whitespace);
+    let (trigger, rest) = format.begin.split_at(space.unwrap_or(format.begin.len()));
+    if trigger.is_empty() {
+        return Err(ConstrainError::Tools {
+            name: String::new(),
+            problem: "nothing tells the beginning of a call from text",
+        });
+    }
+    // Matched lazily: the moment that the trigger is complete, a call has begun.
+    let head = format!(
+        "start: TEXT | opening call\n\
+         TEXT: /(?s:.*)/ & ~/(?s:.*){}(?s:.*)/\n\
+         opening[lazy]: /(?s:.*)/ {}\n",
+        literal(trigger),
+        substring::quoted(trigger)
+    );
+    let rest = rest.to_owned();
+    Ok(Frame { head, rest })
+}
+
+/// A regular expression that matches this text alone.
+fn literal(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() * 4);
+    for c in text.chars() {
+        match c {
+            _ if c.is_ascii_alphanumeric() || !c.is_ascii() => out.push(c),
+            _ => out += &format!("\\x{:02X}", u32::from(c)),
+        }
+    }
+    out
+}
