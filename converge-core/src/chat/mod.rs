@@ -18,6 +18,7 @@ mod json;
 mod measure;
 mod message;
 mod methods;
+mod next;
 mod source;
 #[cfg(test)]
 mod tests;
