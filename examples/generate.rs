@@ -4,6 +4,7 @@
 //! cargo run --release --example generate -- "Write a haiku about looms."
 //! cargo run --release --example generate -- --raw "fn fibonacci(n: u64) -> u64 {" --stop "\n}"
 //! cargo run --release --example generate -- --schema person.json "Invent a person."
+//! cargo run --release --example generate -- --regex "[0-9]{4}" "When did the war end?"
 //! ```
 //!
 //! The text goes to stdout, what it cost to stderr. The steps are: open the model (fetched when it
@@ -11,7 +12,7 @@
 
 use std::{
     io::{IsTerminal as _, Read as _, Write as _, stdin, stdout},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     time::Instant,
 };
@@ -19,8 +20,9 @@ use std::{
 use anyhow::{Context as _, bail};
 use clap::Parser;
 use converge_core::{
-    chat::{Message, RenderOptions},
-    generate::{Event, Generate as _, Generation, Request, StopReason},
+    chat::{Message, RenderOptions, ToolDef},
+    constrain::{CallFormat, Grammar},
+    generate::{Event, Generate as _, Generation, Request, Session, StopReason},
     tokenizer::Special,
 };
 use converge_examples::{
@@ -28,6 +30,7 @@ use converge_examples::{
     engine::{self, EngineArgs},
     models,
 };
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 /// Answer a message, or continue a text with --raw.
@@ -50,9 +53,8 @@ struct Args {
     /// The most tokens to generate
     #[arg(long, value_name = "N", default_value_t = 512)]
     max_tokens: usize,
-    /// File with a JSON Schema that the answer is held to
-    #[arg(long, value_name = "FILE")]
-    schema: Option<PathBuf>,
+    #[command(flatten)]
+    held: HeldArgs,
     /// End where this text appears (\n, \t and \\ are understood); may be repeated
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
@@ -63,6 +65,77 @@ struct Args {
     json: bool,
 }
 
+/// What the answer is held to: one of these at most.
+#[derive(clap::Args)]
+#[group(multiple = false)]
+struct HeldArgs {
+    /// File with a JSON Schema that the answer is held to
+    #[arg(long, value_name = "FILE")]
+    schema: Option<PathBuf>,
+    /// Regular expression that the whole answer matches
+    #[arg(long, value_name = "REGEX")]
+    regex: Option<String>,
+    /// File with a grammar that the answer is held to (Lark, as llguidance has it)
+    #[arg(long, value_name = "FILE")]
+    grammar: Option<PathBuf>,
+    /// File with a JSON array of tools, as OpenAI's API has them: the answer is text, or ends in a
+    /// call of one
+    #[arg(long, value_name = "FILE", conflicts_with = "raw")]
+    tools: Option<PathBuf>,
+}
+
+/// What the answer is held to, as read.
+enum Held {
+    Nothing,
+    Schema(Value),
+    Regex(String),
+    Lark(String),
+    Tools(Vec<ToolDef>),
+}
+
+impl HeldArgs {
+    fn read(&self) -> anyhow::Result<Held> {
+        Ok(if let Some(path) = &self.schema {
+            Held::Schema(read_json(path)?)
+        } else if let Some(regex) = &self.regex {
+            Held::Regex(regex.clone())
+        } else if let Some(path) = &self.grammar {
+            Held::Lark(read_text(path)?)
+        } else if let Some(path) = &self.tools {
+            Held::Tools(read_json(path)?)
+        } else {
+            Held::Nothing
+        })
+    }
+}
+
+impl Held {
+    fn tools(&self) -> &[ToolDef] {
+        match self {
+            Self::Tools(tools) => tools,
+            _ => &[],
+        }
+    }
+
+    /// Compiled before anything is generated: what cannot be held is refused here.
+    fn compile(&self, session: &Session) -> anyhow::Result<Option<Grammar>> {
+        let env = session.token_env()?;
+        Ok(Some(match self {
+            Self::Nothing => return Ok(None),
+            Self::Schema(schema) => Grammar::json_schema(&env, schema)?,
+            Self::Regex(regex) => Grammar::regex(&env, regex)?,
+            Self::Lark(lark) => Grammar::lark(&env, lark)?,
+            Self::Tools(tools) => {
+                let format = CallFormat::of(session.chat()).context(
+                    "this model's chat template writes calls in no format known here: give another \
+                     model, or hold the answer to the arguments of one tool with --schema",
+                )?;
+                Grammar::tools_or_text(&env, tools, &format)?
+            }
+        }))
+    }
+}
+
 fn main() -> ExitCode {
     let args = Args::parse();
     cli::run_on(args.engine.threads, || run(&args))
@@ -71,7 +144,7 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> anyhow::Result<()> {
     // What may be wrong with the arguments shows before a model is loaded.
     let sampling = args.sampling.sampling()?;
-    let schema = args.schema.as_deref().map(read_schema).transpose()?;
+    let held = args.held.read()?;
     let prompt = read_prompt(args)?;
 
     let start = Instant::now();
@@ -92,7 +165,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         // What stands in a message can never become a control token.
         let system = args.system.as_deref().map(Message::system);
         let messages: Vec<_> = system.into_iter().chain([Message::user(prompt)]).collect();
-        let options = RenderOptions::default();
+        let options = RenderOptions::with_tools(held.tools());
         session
             .chat()
             .encode(session.tokenizer(), &messages, &options)?
@@ -101,8 +174,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
     let mut request = Request::new(tokens);
     request.max_tokens = args.max_tokens;
     request.sampling = sampling;
-    // Compiled before anything is generated: a schema that cannot be held is refused here.
-    request.grammar = schema.map(|schema| session.compile(&schema)).transpose()?;
+    request.grammar = held.compile(&session)?;
     request.stop = args.stop.iter().map(|text| cli::unescape(text)).collect();
     request.cancel = cli::interrupt();
 
@@ -130,14 +202,16 @@ fn run(args: &Args) -> anyhow::Result<()> {
         writeln!(out)?;
         eprintln!("{}", summary(&generation, load_seconds));
     }
+    // Half of what was asked for is none of it.
+    let is_whole = !matches!(held, Held::Nothing | Held::Tools(_));
     match generation.stop {
         StopReason::Cancelled => Err(Interrupted.into()),
-        StopReason::MaxTokens if args.schema.is_some() => bail!(
-            "the JSON is not complete after {} tokens: raise --max-tokens",
+        StopReason::MaxTokens if is_whole => bail!(
+            "the answer is not complete after {} tokens: raise --max-tokens",
             args.max_tokens
         ),
-        StopReason::Context if args.schema.is_some() => bail!(
-            "the JSON is not complete where the context of {} ends: raise --ctx",
+        StopReason::Context if is_whole => bail!(
+            "the answer is not complete where the context of {} ends: raise --ctx",
             session.context()
         ),
         _ => Ok(()),
@@ -159,10 +233,14 @@ fn read_prompt(args: &Args) -> anyhow::Result<String> {
     }
 }
 
-fn read_schema(path: &std::path::Path) -> anyhow::Result<Value> {
-    let path_text = path.display();
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {path_text}"))?;
-    serde_json::from_str(&text).with_context(|| format!("{path_text} is no JSON"))
+fn read_text(path: &Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+fn read_json<T: DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
+    let text = read_text(path)?;
+    serde_json::from_str(&text)
+        .with_context(|| format!("{} does not hold what it must", path.display()))
 }
 
 fn figures(request: &Request, generation: &Generation, load_seconds: f64) -> Value {

@@ -2,6 +2,8 @@
 
 #![cfg(test)] // so that the lints know the helpers for tests, too
 
+#[path = "programs/chat.rs"]
+mod chat;
 mod common;
 #[path = "programs/embed.rs"]
 mod embed;
@@ -21,7 +23,7 @@ use serde_json::{Value, json};
 #[test]
 fn help_is_there_and_usage_errors_end_with_2() {
     for name in [
-        "bench", "embed", "fetch", "generate", "inspect", "quantize", "score", "tokenize",
+        "bench", "chat", "embed", "fetch", "generate", "inspect", "quantize", "score", "tokenize",
     ] {
         assert!(good(name, &["--help"]).contains("Usage:"), "{name}");
         assert_eq!(
@@ -129,6 +131,31 @@ fn generate_answers_streams_and_repeats_itself() {
     let draw = |seed| ask(&[question, "--temperature", "1.5", "--seed", seed]);
     assert_eq!(draw("1"), draw("1"));
     assert_ne!(draw("1"), draw("2"));
+    // Every way of choosing, and those that exclude each other.
+    let with = |args: &[&str]| ask(&[&[question, "--temperature", "1"], args].concat());
+    assert_eq!(with(&["--mirostat", "2"]), with(&["--mirostat", "2"]));
+    assert_ne!(with(&["--typical-p", "0.2"]), with(&["--top-p", "0.2"]));
+    let letters = ["--raw", "a b c d a b c d a b c d"];
+    let dry = ["--dry", "9", "--dry-length", "3", "--dry-breaker", "\\n"];
+    assert!(ask(&letters).contains("d d d d d"));
+    assert!(!ask(&[&letters[..], &dry].concat()).contains("d d d d d"));
+    let both = [
+        "-m",
+        &model,
+        "--temperature",
+        "1",
+        "--mirostat",
+        "5",
+        "--top-k",
+        "9",
+        "hi",
+    ];
+    refused("generate", &both, &["mirostat", "top_k"]);
+    refused(
+        "generate",
+        &["-m", &model, "--mirostat", "5", "hi"],
+        &["temperature 0"],
+    );
     // Raw text, ended by a stop string.
     let found = object(&ask(&["--raw", "1, 2, 3, 4,", "--stop", "7", "--json"]));
     assert_eq!(found["text"], " 5, 6, ");
@@ -185,6 +212,74 @@ fn generate_holds_json_to_its_schema() {
     let output = call(&with("9"));
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("schema.json"));
+}
+
+#[test]
+fn generate_holds_the_answer_to_what_is_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let model = model();
+    let fixed = ["-m", &model, "--f32", "--ctx", "512", "--max-tokens", "40"];
+    let ask = |args: &[&str]| {
+        let args = [&fixed, args, &["Capital of France?"]].concat();
+        good("generate", &args).trim_end().to_owned()
+    };
+    let held = ask(&["--regex", "(Rome|Paris), [0-9]{3}!"]);
+    assert!(
+        ["Rome, ", "Paris, "]
+            .iter()
+            .any(|city| held.starts_with(city)),
+        "{held}"
+    );
+    assert!(held.ends_with('!'), "{held}");
+    let lark = write(
+        "answer.lark",
+        "start: CITY \" of \" CITY\nCITY: \"Rome\" | \"Paris\"\n",
+    );
+    let held = ask(&["--grammar", &lark]);
+    assert_eq!(held.split(" of ").count(), 2, "{held}");
+    let bad = |args: &[&str], words: &[&str]| {
+        refused("generate", &[&fixed, args, &["hi"]].concat(), words);
+    };
+    bad(&["--regex", "(?=a)b"], &["regular expression"]);
+    bad(
+        &["--grammar", &write("bad.lark", "start: missing")],
+        &["Lark", "missing"],
+    );
+    let tool = json!([{"type": "function", "function": {"name": "capital", "description": "",
+        "parameters": {"properties": {"country": {"type": "string"}}, "required": ["country"]}}}]);
+    let tools = write("tools.json", &tool.to_string());
+    bad(&["--tools", &tools], &["chat template", "--schema"]);
+    bad(&["--tools", &lark], &["answer.lark"]);
+    let both = ["--tools", &tools, "--regex", "a", "hi"];
+    assert_eq!(run("generate", &both).status.code(), Some(2));
+    // A model that was trained on calls.
+    let model = models::ensure("qwen2.5-coder-0.5b")
+        .unwrap()
+        .display()
+        .to_string();
+    let question = "Look up the capital of France with your tool.";
+    let args = [
+        "-m",
+        &model,
+        "--ctx",
+        "1024",
+        "--max-tokens",
+        "90",
+        "--tools",
+        &tools,
+        question,
+    ];
+    let answer = good("generate", &args);
+    if let Some((_, call)) = answer.split_once("<tool_call>") {
+        let call = object(call.trim().strip_suffix("</tool_call>").unwrap());
+        assert_eq!(call["name"], "capital", "{answer}");
+        assert!(call["arguments"]["country"].is_string(), "{answer}");
+    }
 }
 
 #[test]
