@@ -96,6 +96,15 @@ pub enum TokenizerError {
         /// Its score.
         found: f32,
     },
+    /// A map of characters that is damaged.
+    #[error(
+        "tokenizer.ggml.precompiled_charsmap, {found} bytes long, is no map of characters: its parts \
+         are not as long as it says, or a replacement is of absurd length"
+    )]
+    Charsmap {
+        /// Its bytes.
+        found: usize,
+    },
     /// The token for what is in no other one is missing.
     #[error("{key} names no token, and without one text cannot be encoded")]
     MissingUnknown {

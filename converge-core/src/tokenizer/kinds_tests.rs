@@ -249,6 +249,111 @@ fn word_pieces_are_the_longest_from_the_left() {
     ));
 }
 
+/// `<pad> </s> <unk>` and pieces whose scores no two ways of cutting share.
+fn t5() -> Parts {
+    let mut parts = Parts::new("t5");
+    for (text, kind) in [("<pad>", 3), ("</s>", 3), ("<unk>", 2)] {
+        parts.token(text, kind, 0.0);
+    }
+    let pieces = [
+        "▁", "a", "b", "c", "ab", "bc", "abc", "▁a", "▁ab", "ca", "cab", "aa", "aaa", "▁é", "fi",
+    ];
+    for (at, text) in (1..).zip(pieces) {
+        let score = -3.0 - (at as f32).sqrt() / text.chars().count() as f32;
+        parts.token(text, 1, score);
+    }
+    parts.set("tokenizer.ggml.add_space_prefix", Value::Bool(true));
+    parts
+}
+
+/// Maps `A` to `a` and `ﬁ` to `fi`: a trie, then the replacements.
+fn charsmap() -> Vec<u8> {
+    const LEAF: u32 = 1 << 8;
+    let mut nodes = vec![0u32; 0x2000];
+    nodes[0] = 0x100 << 10;
+    nodes[0x141] = 0x41 | LEAF | 0x200 << 10;
+    nodes[0x341] = 1 << 31;
+    nodes[0x1EF] = 0xEF | 0x400 << 10;
+    nodes[0x543] = 0xAC | 0x800 << 10;
+    nodes[0xDC2] = 0x81 | LEAF | 0x1000 << 10;
+    nodes[0x1DC2] = 1 << 31 | 2;
+    let mut bytes = (4 * nodes.len() as u32).to_le_bytes().to_vec();
+    bytes.extend(nodes.iter().flat_map(|node| node.to_le_bytes()));
+    bytes.extend(b"a\0fi\0");
+    bytes
+}
+
+#[test]
+fn unigrams_are_the_likeliest() {
+    use tokenizers::{Model as _, models::unigram::Unigram};
+    let parts = t5();
+    let tokenizer = parts.build().unwrap();
+    let vocab = parts.tokens.iter();
+    let vocab = vocab.map(|(text, _, score)| (text.clone(), f64::from(*score)));
+    let mut vocab: Vec<(String, f64)> = vocab.collect();
+    // There the unlikeliest of all tokens counts, here of those that are text.
+    for special in &mut vocab[..3] {
+        special.1 = -3.0;
+    }
+    let oracle = Unigram::from(vocab, Some(2), false).unwrap();
+    proptest!(|(text in "[abc é🦙]{0,24}")| {
+        let found = tokenizer.encode(&text, Special::Text).unwrap();
+        let trimmed = text.trim_start_matches(' ');
+        let spaces = text.len() - trimmed.len() + usize::from(!trimmed.is_empty());
+        let spaced = format!("{}{}", "▁".repeat(spaces), trimmed.replace(' ', "▁"));
+        let expected = oracle.tokenize(&spaced).unwrap();
+        let expected: Vec<TokenId> = expected.iter().map(|token| token.id).collect();
+        prop_assert_eq!(found, expected, "{:?}", spaced);
+    });
+    assert_eq!((tokenizer.bos(), tokenizer.eos()), (None, Some(1)));
+    assert!(!tokenizer.adds_bos() && !tokenizer.is_lossless());
+    let one = [parts.id("▁ab")];
+    assert_eq!(tokenizer.encode("ab", Special::Text).unwrap(), one);
+    assert_eq!(tokenizer.decode(&one, false), "ab");
+}
+
+#[test]
+fn unigrams_are_of_normalized_text() {
+    let mut parts = t5();
+    let map = "tokenizer.ggml.precompiled_charsmap";
+    let squeezes = "tokenizer.ggml.remove_extra_whitespaces";
+    parts.set(squeezes, Value::Bool(true));
+    parts.set(map, Value::Array(Array::U8(charsmap())));
+    let signed = charsmap().into_iter().map(u8::cast_signed).collect();
+    let mut other = parts.clone();
+    other.set(map, Value::Array(Array::I8(signed)));
+    for parts in [&parts, &other] {
+        let tokenizer = parts.build().unwrap();
+        let encode = |text: &str| tokenizer.encode(text, Special::Text).unwrap();
+        assert_eq!(encode("  AB \u{FB01} "), encode("a\u{42} fi"));
+        let space = parts.id("▁");
+        assert_eq!(
+            encode("\u{FB01}  c"),
+            ["▁", "fi", "▁", "c"].map(|text| parts.id(text))
+        );
+        assert!(encode("   ").is_empty());
+        assert!(!tokenizer.encode_continuation("c").unwrap().contains(&space));
+    }
+    let whole = charsmap();
+    for damaged in [&whole[..0], &whole[..3], &whole[..100]] {
+        parts.set(map, Value::Array(Array::U8(damaged.to_vec())));
+        let error = parts.refused().to_string();
+        assert!(error.contains("precompiled_charsmap"), "{error}");
+    }
+    // Nodes that lead anywhere are no harm.
+    let mut wild = whole.clone();
+    let end = wild.len() - 5;
+    for (at, byte) in (0u32..).zip(&mut wild[4..end]) {
+        *byte = (at.wrapping_mul(0x9E37_79B1) >> 24) as u8;
+    }
+    parts.set(map, Value::Array(Array::U8(wild)));
+    parts
+        .build()
+        .unwrap()
+        .encode("AB \u{FB01} é🦙", Special::Text)
+        .unwrap();
+}
+
 /// BPE over characters, with `▁` for a space.
 fn gemma4() -> Parts {
     let mut parts = Parts::new("gemma4");

@@ -7,6 +7,7 @@ use converge_quant::{Metadata, gguf::Strings};
 use super::{
     Inner, Tokenizer, TokenizerError, alphabet,
     bpe::Bpe,
+    charsmap::Charsmap,
     fallback::Bytes,
     merge::Merge,
     model::Model,
@@ -15,6 +16,7 @@ use super::{
     special::{MAX_SPECIAL, Matcher},
     split::Splitter,
     spm::{self, Spm},
+    unigram::Unigram,
     vocab::{Kind, Vocab},
     wordpiece::WordPiece,
 };
@@ -28,10 +30,11 @@ const SCORES: &str = "tokenizer.ggml.scores";
 const MERGES: &str = "tokenizer.ggml.merges";
 const UNKNOWN: &str = "tokenizer.ggml.unknown_token_id";
 const SPACE_PREFIX: &str = "tokenizer.ggml.add_space_prefix";
+const CHARSMAP: &str = "tokenizer.ggml.precompiled_charsmap";
 const SQUEEZES: &str = "tokenizer.ggml.remove_extra_whitespaces";
 
 /// The values of `tokenizer.ggml.model` that are supported.
-const SUPPORTED: &[&str] = &["gpt2", "gemma4", "llama", "bert"];
+const SUPPORTED: &[&str] = &["gpt2", "gemma4", "llama", "t5", "bert"];
 
 /// A vocabulary, the ids by text, and whether a merge makes a token.
 struct Tables<'a> {
@@ -57,7 +60,7 @@ impl Tokenizer {
         let pre = match name {
             "gpt2" => Some(metadata.find(PRE)?.unwrap_or("default")),
             "gemma4" => Some("gemma4"),
-            "llama" | "bert" => None,
+            "llama" | "t5" | "bert" => None,
             _ => {
                 let (found, supported) = (name.to_owned(), SUPPORTED);
                 return Err(TokenizerError::UnsupportedModel { found, supported }.into());
@@ -92,6 +95,13 @@ impl Tokenizer {
                 },
                 None,
             ),
+            None if name == "t5" => (
+                Defaults {
+                    eos: Some(1),
+                    ..Defaults::default()
+                },
+                None,
+            ),
             None => (
                 Defaults {
                     bos: Some(101),
@@ -112,6 +122,7 @@ impl Tokenizer {
                 splitter: Splitter::new(name, pre.stages)?,
             },
             _ if name == "llama" => Model::Spm(tables.spm()?),
+            _ if name == "t5" => Model::Unigram(tables.unigram()?),
             _ => Model::WordPiece(tables.word_piece()?),
         };
         let trims = tables.trims()?;
@@ -188,7 +199,8 @@ impl Tables<'_> {
         }
     }
 
-    fn spm(&self) -> Result<Spm> {
+    /// The scores, if the file has any: one for each token, all of them finite.
+    fn scores(&self) -> Result<Option<Vec<f32>>> {
         let scores: Option<Vec<f32>> = self.metadata.find(SCORES)?;
         let expected = self.vocab.len();
         if let Some(scores) = &scores {
@@ -207,6 +219,11 @@ impl Tables<'_> {
                 return Err(TokenizerError::Score { id, found }.into());
             }
         }
+        Ok(scores)
+    }
+
+    fn spm(&self) -> Result<Spm> {
+        let scores = self.scores()?;
         let score = |id: TokenId| {
             let scores = scores
                 .as_ref()
@@ -234,6 +251,26 @@ impl Tables<'_> {
             space_prefix: self.metadata.find(SPACE_PREFIX)?.unwrap_or(true),
             squeezes_spaces: self.metadata.find(SQUEEZES)?.unwrap_or(false),
         })
+    }
+
+    fn unigram(&self) -> Result<Unigram> {
+        let scores = self.scores()?.unwrap_or_default();
+        let score = |id: TokenId| scores.get(id as usize).copied().unwrap_or(0.0);
+        let pieces = self.text_tokens().map(|(text, id)| (text, id, score(id)));
+        let unknown = roles::named(self.metadata, UNKNOWN, &self.vocab)?
+            .or(Some(2).filter(|&id| self.vocab.kind(id) == Some(Kind::Unknown)))
+            .ok_or(TokenizerError::MissingUnknown { key: UNKNOWN })?;
+        // Bytes, which some files have as signed ones.
+        let charsmap: Option<Vec<i32>> = self.metadata.find(CHARSMAP)?;
+        let charsmap = charsmap.map(|map| map.into_iter().map(|byte| byte as u8).collect());
+        let charsmap = charsmap
+            .map(|map: Vec<u8>| Charsmap::new(&map))
+            .transpose()?;
+        let mut unigram = Unigram::new(pieces, unknown);
+        unigram.charsmap = charsmap;
+        unigram.space_prefix = self.metadata.find(SPACE_PREFIX)?.unwrap_or(false);
+        unigram.squeezes_spaces = self.metadata.find(SQUEEZES)?.unwrap_or(false);
+        Ok(unigram)
     }
 
     fn word_piece(&self) -> Result<WordPiece> {

@@ -5,6 +5,7 @@
 //! | `gpt2` | byte-level BPE as GPT-2 introduced it, with the splitting of text into words that `tokenizer.ggml.pre` names ([`SUPPORTED_PRE`]) |
 //! | `gemma4` | BPE over characters, with single bytes for those that are no token |
 //! | `llama` | SentencePiece: characters joined by score, with single bytes for those that are no token (Llama 2, Mistral, Phi-3, Gemma to 3) |
+//! | `t5` | SentencePiece's unigram model: the likeliest way to cut a text, normalized by the file's map of characters (T5, XLM-R) |
 //! | `bert` | WordPiece, for embeddings |
 //!
 //! The ids are those of llama.cpp; but data never becomes a control token here, nor markup.
@@ -12,6 +13,7 @@
 
 mod alphabet;
 mod bpe;
+mod charsmap;
 mod error;
 mod fallback;
 mod load;
@@ -23,6 +25,7 @@ mod special;
 mod split;
 mod spm;
 mod stream;
+mod unigram;
 mod vocab;
 mod wordpiece;
 
@@ -173,7 +176,8 @@ impl Tokenizer {
     }
 
     /// Whether decoding gives back every text without an [`unencodable`](Self::unencodable)
-    /// character. BERT's vocabularies forget case, accents and spaces. (`▁` U+2581 comes back as a
+    /// character. BERT's vocabularies forget case, accents and spaces, T5's
+    /// what their map of characters replaces. (`▁` U+2581 comes back as a
     /// space from the vocabularies that write spaces so.)
     pub fn is_lossless(&self) -> bool {
         self.0.model.is_lossless()

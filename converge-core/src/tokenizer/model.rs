@@ -5,6 +5,7 @@ use super::{
     merge::Scratch,
     split::Splitter,
     spm::{self, Spm},
+    unigram::Unigram,
     wordpiece::WordPiece,
 };
 use crate::TokenId;
@@ -16,6 +17,8 @@ pub(super) enum Model {
     Bpe { bpe: Bpe, splitter: Splitter },
     /// `llama`.
     Spm(Spm),
+    /// `t5`.
+    Unigram(Unigram),
     /// `bert`.
     WordPiece(WordPiece),
 }
@@ -26,7 +29,7 @@ impl Model {
         match self {
             Self::Bpe { bpe, .. } => bpe.can_encode(c),
             Self::Spm(spm) => spm.can_encode(c),
-            Self::WordPiece(_) => true,
+            Self::Unigram(_) | Self::WordPiece(_) => true,
         }
     }
 
@@ -40,7 +43,7 @@ impl Model {
         match self {
             Self::Bpe { .. } => true,
             Self::Spm(spm) => !spm.squeezes_spaces,
-            Self::WordPiece(_) => false,
+            Self::Unigram(_) | Self::WordPiece(_) => false,
         }
     }
 
@@ -49,6 +52,7 @@ impl Model {
         match self {
             Self::Bpe { .. } => false,
             Self::Spm(spm) => spm.space_prefix,
+            Self::Unigram(unigram) => unigram.space_prefix || unigram.squeezes_spaces,
             Self::WordPiece(_) => true,
         }
     }
@@ -80,6 +84,7 @@ impl Model {
                 });
             }
             Self::Spm(spm) => spm.encode(text, begins, scratch, tokens),
+            Self::Unigram(unigram) => unigram.encode(text, begins, tokens),
             Self::WordPiece(pieces) => pieces.encode(text, tokens),
         }
     }
