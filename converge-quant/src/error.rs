@@ -206,6 +206,46 @@ pub enum QuantError {
         found: usize,
     },
 
+    /// A matrix was to be packed whose type has no kernels.
+    #[error("there are no kernels for weights of type {ggml_type}")]
+    NoKernel {
+        /// The type.
+        ggml_type: GgmlType,
+    },
+
+    /// More or fewer bytes than a matrix has.
+    #[error("{found} bytes are no {rows} rows of {cols} elements of type {ggml_type}")]
+    MatrixBytes {
+        /// The type.
+        ggml_type: GgmlType,
+        /// Rows named.
+        rows: usize,
+        /// Elements of a row named.
+        cols: usize,
+        /// Bytes given.
+        found: usize,
+    },
+
+    /// A row was asked for that a matrix does not have.
+    #[error("row {row} of a matrix of {rows} rows")]
+    MatrixRow {
+        /// The row asked for.
+        row: usize,
+        /// Rows it has.
+        rows: usize,
+    },
+
+    /// Operands of a kernel do not fit each other.
+    #[error("{operand}: expected {expected} numbers, found {found}")]
+    OperandLength {
+        /// Which operand.
+        operand: &'static str,
+        /// Numbers that fit.
+        expected: usize,
+        /// Numbers given.
+        found: usize,
+    },
+
     /// Numbers were to be encoded in a type that this crate does not encode.
     #[error("there is no encoder for {ggml_type}")]
     NoEncoder {

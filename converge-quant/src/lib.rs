@@ -10,17 +10,23 @@
 //!   │ bytes        by position, owned     read, read_rows   │
 //!   └────────┬──────────────────────────────────┬───────────┘
 //!            │ bytes                            │ bytes, unchanged
-//!            ▼                                  │
-//!   format::decode  blocks → f32                │
-//!            │                                  │
-//!            ▼                                  ▼
-//!   candle::tensor  Tensor on a Device   candle::qtensor  QTensor on a Device
+//!            ├───────────────────┐              ├─────────────────────┐
+//!            ▼                   ▼              ▼                     ▼
+//!   format::decode → f32   Packed: tiles   candle::qtensor    quantize, gguf::Writer
+//!            │                   │          QTensor on a Device   to a new file
+//!            ▼                   ▼
+//!   candle::tensor         kernels::matmul, attention, rope, …
+//!    Tensor on a Device     on f32 slices, by a Pool of threads
 //! ```
 //!
 //! - [`gguf`] trusts nothing in a file: counts, lengths, offsets and types are checked before
 //!   anything is allocated for them, and what is wrong is a [`QuantError`] with field and offset.
 //! - [`format`](mod@format) decodes each block format bit for bit as ggml's reference does, and
 //!   encodes most of them by llama.cpp's searches.
+//! - [`Packed`] holds a matrix as tiles of sixteen rows, one row to a lane; [`kernels`] multiply
+//!   with it on AVX-512, AVX2 or plain arrays with the same bits ([`Level`]), on the threads of a
+//!   [`Pool`].
+//! - [`mod@quantize`] makes files of fewer bits by llama.cpp's recipes.
 //! - `candle` (feature `candle`, on by default) is the only module that knows candle.
 //!
 //! Nothing here knows what a model is: names of tensors and keys mean nothing to this crate.
@@ -59,8 +65,15 @@ mod ggml_type;
 pub mod gguf;
 #[cfg(feature = "safetensors")]
 pub mod hf;
+pub mod kernels;
+mod packed;
 pub mod quantize;
+mod simd;
+mod threads;
 
 pub use error::{QuantError, Result};
 pub use ggml_type::GgmlType;
 pub use gguf::{Gguf, Limits, Metadata, TensorInfo};
+pub use packed::Packed;
+pub use simd::Level;
+pub use threads::Pool;

@@ -37,7 +37,7 @@ pub mod q6_k;
 pub mod q8_0;
 pub mod q8_k;
 mod round;
-mod scales_mins;
+pub(crate) mod scales_mins;
 mod search;
 
 use half::f16;

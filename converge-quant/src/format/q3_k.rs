@@ -38,8 +38,9 @@ impl Block<110, QK_K> for BlockQ3K {
 
     fn decode(&self, out: &mut [f32; QK_K]) {
         let d = self.d.to_f32();
+        let scales = scales(&self.scales);
         for (group, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
-            let dl = d * (f32::from(self.scale(group)) - 32.0);
+            let dl = d * (f32::from(scales[group % 16]) - 32.0);
             let (first, shift) = two_bits_of(group);
             let third = 1 << (group / 2 % 8);
             let masks = &self.hmask[group % 2 * 16..][..16];
@@ -60,11 +61,11 @@ pub fn decode(bytes: &[u8], out: &mut [f32]) -> Result<()> {
     super::decode_blocks::<BlockQ3K, _, _>(bytes, out)
 }
 
-impl BlockQ3K {
-    /// The scale of the 16 elements of `group` (0 to 15), 0 to 63; 32 means zero.
-    fn scale(&self, group: usize) -> u8 {
-        let low = self.scales[group % 8] >> (group / 8 % 2 * 4) & 0x0f;
-        let high = self.scales[8 + group % 4] >> (group / 4 % 4 * 2) & 3;
+/// The scale of each 16 elements, 0 to 63; 32 means zero.
+pub(crate) fn scales(packed: &[u8; 12]) -> [u8; 16] {
+    std::array::from_fn(|group| {
+        let low = packed[group % 8] >> (group / 8 % 2 * 4) & 0x0f;
+        let high = packed[8 + group % 4] >> (group / 4 % 4 * 2) & 3;
         low | high << 4
-    }
+    })
 }

@@ -12,7 +12,7 @@ use super::search::{self, Steps};
 /// Byte `j < 4` holds scale `j` and byte `4 + j` minimum `j` in their low six bits. For `j ≥ 4` the
 /// low four bits of the scale and of the minimum are the halves of byte `4 + j`, and the two high
 /// bits are what is left on top of the bytes `j − 4` and `j`.
-pub(super) fn unpack(packed: &[u8; 12]) -> [(u8, u8); 8] {
+pub(crate) fn unpack(packed: &[u8; 12]) -> [(u8, u8); 8] {
     std::array::from_fn(|j| {
         if j < 4 {
             (packed[j] & 63, packed[j + 4] & 63)

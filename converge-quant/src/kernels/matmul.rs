@@ -1,0 +1,372 @@
+//! Products of packed weights with activations.
+
+use std::{cell::Cell, marker::PhantomData};
+
+use super::{
+    activations::{Activations, SCALE, SUMS, WEIGHTED, WORDS},
+    float,
+};
+use crate::{
+    QuantError, Result,
+    packed::{Aligned, Block, Mins, Packed, ROWS, TileFormat, Unpacked, VECTOR, Visitor, visit},
+    simd::{Kernel, LANES, Level, Simd, dispatch},
+    threads::{Parts, Pool},
+};
+
+/// Bytes of tiles that a thread takes at a time, about: enough to stream, small enough to balance.
+const CHUNK: usize = 128 * 1024;
+
+/// From so many panels on, tiles are unpacked once for all of them.
+const UNPACK: usize = 2;
+
+/// How far ahead of their use weights are asked for. With several tokens a unit takes so long that the
+/// machine's own look-ahead does not reach the next.
+const AHEAD: usize = 4096;
+
+/// `out[token][row] = Σ weights[row][i] · activations[token][i]`; `out` is row-major, one row of
+/// `weights.rows()` numbers for each token.
+///
+/// # Errors
+/// [`QuantError::OperandLength`] where shapes do not fit or `activations` were not
+/// [set](Activations::set) for such weights.
+pub fn matmul(
+    pool: &Pool,
+    level: Level,
+    weights: &Packed,
+    activations: &Activations,
+    out: &mut [f32],
+) -> Result<()> {
+    let (rows, tokens) = (weights.rows(), activations.tokens());
+    fits("columns of the weights", activations.cols(), weights.cols())?;
+    fits("outputs", tokens * rows, out.len())?;
+    let ready = match weights.is_float() {
+        true => activations.plain().len() == tokens * weights.cols(),
+        false => activations.is_rounded(),
+    };
+    if !ready {
+        return Err(QuantError::OperandLength {
+            operand: "activations prepared for such weights",
+            expected: tokens * weights.cols(),
+            found: 0,
+        });
+    }
+    if out.is_empty() {
+        return Ok(());
+    }
+    let out = Parts::new(out);
+    let tiles = weights.tiles();
+    // At least a few chunks for each thread, unless tiles are larger.
+    let tile_bytes = weights.bytes() / tiles;
+    let chunk = (CHUNK / tile_bytes.max(1))
+        .min(tiles.div_ceil(4 * pool.threads()))
+        .max(1);
+    pool.run(tiles.div_ceil(chunk), &|i| {
+        let work = Tiles {
+            weights,
+            activations,
+            tiles: i * chunk..((i + 1) * chunk).min(tiles),
+            out: &out,
+        };
+        work.run(level);
+    });
+    Ok(())
+}
+
+pub(super) fn fits(operand: &'static str, expected: usize, found: usize) -> Result<()> {
+    match expected == found {
+        true => Ok(()),
+        false => Err(QuantError::OperandLength {
+            operand,
+            expected,
+            found,
+        }),
+    }
+}
+
+/// Some tiles of a product.
+pub(super) struct Tiles<'a> {
+    pub(super) weights: &'a Packed,
+    pub(super) activations: &'a Activations,
+    pub(super) tiles: std::ops::Range<usize>,
+    /// `tokens × rows`.
+    pub(super) out: &'a Parts<f32>,
+}
+
+impl Tiles<'_> {
+    /// Writes the outputs of a tile for one token.
+    #[inline(always)]
+    pub(super) fn put<S: Simd>(&self, simd: S, tile: usize, token: usize, sums: S::F) {
+        let rows = self.weights.rows();
+        let first = tile * ROWS;
+        let len = ROWS.min(rows - first);
+        // SAFETY: each tile and token is one thread's, and `matmul` holds `out` until the region
+        // ends.
+        let out = unsafe { self.out.part(token * rows + first, len) };
+        if len == ROWS {
+            // SAFETY: sixteen numbers are there.
+            unsafe { simd.store(sums, out.as_mut_ptr()) };
+        } else {
+            let mut all = [0.0; ROWS];
+            // SAFETY: as above.
+            unsafe { simd.store(sums, all.as_mut_ptr()) };
+            out.copy_from_slice(&all[..len]);
+        }
+    }
+}
+
+impl Tiles<'_> {
+    fn run(&self, level: Level) {
+        if self.weights.is_float() {
+            dispatch(level, float::Products(self));
+        } else {
+            visit(self.weights.ggml_type(), Rounded { level, work: self });
+        }
+    }
+}
+
+/// Products with rounded activations.
+struct Rounded<'a> {
+    level: Level,
+    work: &'a Tiles<'a>,
+}
+
+impl Visitor for Rounded<'_> {
+    type Output = ();
+
+    fn visit<T: TileFormat>(self) {
+        let Self { level, work } = self;
+        let mut scratch = SCRATCH.take();
+        for tile in work.tiles.clone() {
+            let bytes = work.weights.tile(tile);
+            if work.activations.panels().len() < UNPACK {
+                dispatch(level, Product::<T>::new(work, tile, bytes));
+            } else {
+                let blocks = bytes.len() / T::BYTES * T::BLOCKS;
+                scratch.resize(blocks * T::Unpacked::BYTES);
+                let to = scratch.bytes_mut();
+                dispatch(level, Unpack::<T>(bytes, to, PhantomData));
+                dispatch(level, Product::<T::Unpacked>::new(work, tile, to));
+            }
+        }
+        SCRATCH.set(scratch);
+    }
+}
+
+thread_local! {
+    /// An unpacked tile: kept, as fresh memory would cost more than unpacking.
+    static SCRATCH: Cell<Aligned> = const { Cell::new(Aligned::empty()) };
+}
+
+/// Unpacks a whole tile.
+struct Unpack<'a, T>(&'a [u8], &'a mut [u8], PhantomData<T>);
+
+impl<T: TileFormat> Kernel for Unpack<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Self(tile, to, _) = self;
+        let block = T::Unpacked::BYTES;
+        let units = tile.chunks_exact(T::BYTES);
+        for (unit, to) in units.zip(to.chunks_exact_mut(T::BLOCKS * block)) {
+            let (unit, to) = (unit.as_ptr(), to.as_mut_ptr());
+            // SAFETY: `unit` is a whole unit, and `to` has room for all its blocks.
+            unsafe {
+                macro_rules! step {
+                    ($($i:literal)*) => {$(
+                        if $i < T::BLOCKS {
+                            let unpacked = T::block::<S, $i>(simd, unit);
+                            T::Unpacked::write(simd, &unpacked, to.add($i * block));
+                        }
+                    )*};
+                }
+                step!(0 1 2 3 4 5 6 7);
+            }
+        }
+    }
+}
+
+/// One tile with all tokens.
+struct Product<'a, T> {
+    work: &'a Tiles<'a>,
+    tile: usize,
+    bytes: &'a [u8],
+    format: PhantomData<T>,
+}
+
+impl<'a, T> Product<'a, T> {
+    fn new(work: &'a Tiles<'a>, tile: usize, bytes: &'a [u8]) -> Self {
+        Self {
+            work,
+            tile,
+            bytes,
+            format: PhantomData,
+        }
+    }
+}
+
+impl<T: TileFormat> Kernel for Product<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Self {
+            work, tile, bytes, ..
+        } = self;
+        for (tokens, panel) in work.activations.panels() {
+            macro_rules! with {
+                ($($n:literal)*) => {
+                    match tokens.len() {
+                        $($n if $n <= S::TOKENS => {
+                            let sums = tile_panel::<S, T, $n>(simd, bytes, panel);
+                            for (token, sums) in tokens.zip(sums) {
+                                work.put(simd, tile, token, sums);
+                            }
+                        })*
+                        _ => debug_assert!(tokens.is_empty()),
+                    }
+                };
+            }
+            with!(1 2 3 4 5 6 7 8);
+        }
+    }
+}
+
+/// A tile with a panel of `N` tokens.
+#[inline(always)]
+fn tile_panel<S: Simd, T: TileFormat, const N: usize>(
+    simd: S,
+    tile: &[u8],
+    panel: &[u32],
+) -> [S::F; N] {
+    let units = tile.len() / T::BYTES;
+    assert!(panel.len() >= units * T::BLOCKS * N * WORDS);
+    let mut sums = [simd.splat(0.0); N];
+    let (mut unit, mut words) = (tile.as_ptr(), panel.as_ptr());
+    for _ in 0..units {
+        // SAFETY: `unit` points to a whole unit, `words` to as many blocks of the panel: checked
+        // above for all units.
+        unsafe {
+            macro_rules! step {
+                ($($i:literal)*) => {$(
+                    if $i < T::BLOCKS {
+                        prefetch::<S, T>(simd, unit, $i);
+                        let block = T::block::<S, $i>(simd, unit);
+                        add_block::<S, T, N>(simd, &block, words.add($i * N * WORDS), &mut sums);
+                    }
+                )*};
+            }
+            step!(0 1 2 3 4 5 6 7);
+            unit = unit.add(T::BYTES);
+            words = words.add(T::BLOCKS * N * WORDS);
+        }
+    }
+    sums
+}
+
+/// Asks for the part of the weights that block `i` will be, some way ahead. The next tile mostly
+/// follows this one.
+#[inline(always)]
+fn prefetch<S: Simd, T: TileFormat>(simd: S, unit: *const u8, i: usize) {
+    let (from, to) = (i * T::BYTES / T::BLOCKS, (i + 1) * T::BYTES / T::BLOCKS);
+    let mut at = from.next_multiple_of(VECTOR);
+    while at < to {
+        simd.prefetch(unit.wrapping_add(AHEAD + at));
+        at += VECTOR;
+    }
+}
+
+/// Adds the products of a block with each of `N` tokens.
+///
+/// # Safety
+/// `words` points to the block's `N · WORDS` words.
+#[inline(always)]
+unsafe fn add_block<S: Simd, T: TileFormat, const N: usize>(
+    simd: S,
+    block: &Block<S>,
+    words: *const u32,
+    sums: &mut [S::F; N],
+) {
+    let minus = -i32::from(T::OFFSET);
+    for (token, sum) in sums.iter_mut().enumerate() {
+        // SAFETY: every index below is below `N · WORDS`.
+        unsafe {
+            let words = words.add(token);
+            let halves = word::<N>(words, SUMS).cast_signed();
+            let scale = simd.splat(f32::from_bits(word::<N>(words, SCALE)));
+            let part = if T::SCALES == 1 {
+                let dot = start::<S, T>(simd, halves, (minus & 0xffff) | minus << 16);
+                let dot = quads::<S, T, N>(simd, dot, block, words, 0);
+                let dot = quads::<S, T, N>(simd, dot, block, words, 4);
+                simd.mul(simd.to_f32(dot), block.scales[0])
+            } else {
+                let first = start::<S, T>(simd, halves, minus & 0xffff);
+                let first = quads::<S, T, N>(simd, first, block, words, 0);
+                let second = start::<S, T>(simd, halves, minus << 16);
+                let second = quads::<S, T, N>(simd, second, block, words, 4);
+                let first = simd.mul(simd.to_f32(first), block.scales[0]);
+                simd.fma(simd.to_f32(second), block.scales[1], first)
+            };
+            *sum = simd.fma(part, scale, *sum);
+            match T::MINS {
+                Mins::None => {}
+                Mins::Whole => {
+                    let weighted = simd.splat(f32::from_bits(word::<N>(words, WEIGHTED)));
+                    *sum = simd.fma(block.min, weighted, *sum);
+                }
+                Mins::Halves => {
+                    let minima = simd.dot2(simd.ints(0), block.min_pair, halves);
+                    let minimum = simd.mul(simd.to_f32(minima), block.min);
+                    *sum = simd.fma(minimum, scale, *sum);
+                }
+            }
+        }
+    }
+}
+
+/// Word `i` of the token that `words` points to.
+///
+/// # Safety
+/// There are so many words.
+#[inline(always)]
+unsafe fn word<const N: usize>(words: *const u32, i: usize) -> u32 {
+    // SAFETY: by this function's contract.
+    unsafe { *words.add(i * N) }
+}
+
+/// Minus the offset of the weights, times the sums of the halves of the activations.
+#[inline(always)]
+fn start<S: Simd, T: TileFormat>(simd: S, halves: i32, minus: i32) -> S::I {
+    match T::OFFSET {
+        0 => simd.ints(0),
+        _ => simd.dot2(simd.ints(0), simd.ints(minus), halves),
+    }
+}
+
+/// Adds the products of sixteen elements from vector `from` on.
+///
+/// # Safety
+/// `words` points to the token's words of the block.
+#[inline(always)]
+unsafe fn quads<S: Simd, T: TileFormat, const N: usize>(
+    simd: S,
+    mut dot: S::I,
+    block: &Block<S>,
+    words: *const u32,
+    from: usize,
+) -> S::I {
+    let mut j = from;
+    while j < from + 4 {
+        // SAFETY: by this function's contract.
+        let activations = unsafe { word::<N>(words, j) }.cast_signed();
+        dot = if T::WIDE {
+            simd.dot4::<true>(dot, block.weights[j], activations)
+        } else {
+            simd.dot4::<false>(dot, block.weights[j], activations)
+        };
+        j += 1;
+    }
+    dot
+}
+
+const _: () = assert!(ROWS == LANES);

@@ -1,0 +1,29 @@
+//! What a decoder computes, on slices: safe, checked for shapes, the same bits on every machine.
+//!
+//! ```text
+//!   rows of f32 ──► Activations ──┐
+//!                   8 bits, a     ├─► matmul ──► rows of f32
+//!   Packed weights ─scale for 32 ─┘
+//! ```
+//!
+//! Of a weight row and a token the result depends on nothing else: integers inside a block, then one
+//! fixed sequence of fused multiply-adds over the blocks in ascending order. How many tokens a call
+//! has, how many threads, and which instructions run change nothing.
+
+mod activations;
+mod attention;
+mod float;
+mod math;
+mod matmul;
+mod rope;
+#[cfg(test)]
+mod tests;
+mod vector;
+
+pub use activations::Activations;
+pub use attention::{Heads, KvPage, PAGE, View, attention};
+pub use matmul::matmul;
+pub use rope::{Pairs, Turns, rotate};
+pub use vector::{
+    Activation, add_bias, add_scaled, gate, rms_norm, rms_norm_in_place, scale_and_bound,
+};

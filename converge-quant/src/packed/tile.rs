@@ -1,0 +1,289 @@
+//! What a block of sixteen rows is to a kernel.
+
+use super::ROWS;
+use crate::simd::{LANES, Scalar, Simd};
+
+/// Eight values of an expression of `j`. A closure might not be inlined, and then not be compiled for
+/// the instruction set.
+macro_rules! eight {
+    ($j:ident => $value:expr) => {
+        [
+            {
+                const $j: usize = 0;
+                $value
+            },
+            {
+                const $j: usize = 1;
+                $value
+            },
+            {
+                const $j: usize = 2;
+                $value
+            },
+            {
+                const $j: usize = 3;
+                $value
+            },
+            {
+                const $j: usize = 4;
+                $value
+            },
+            {
+                const $j: usize = 5;
+                $value
+            },
+            {
+                const $j: usize = 6;
+                $value
+            },
+            {
+                const $j: usize = 7;
+                $value
+            },
+        ]
+    };
+}
+pub(super) use eight;
+
+/// Bytes of a vector of weights.
+pub(crate) const VECTOR: usize = 4 * LANES;
+
+/// What is subtracted from a block's product beside the offset of its weights.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mins {
+    /// Nothing.
+    None,
+    /// A minimum for 32 elements, times the sum of the activations.
+    Whole,
+    /// A 4-bit minimum for each 16 elements, with a scale for both.
+    Halves,
+}
+
+/// 32 elements of sixteen rows, unpacked.
+#[derive(Clone, Copy)]
+pub(crate) struct Block<S: Simd> {
+    /// Elements `4j..4j + 4` of all rows in vector `j`, without a sign.
+    pub(crate) weights: [S::B; 8],
+    /// The scales of 32 elements in the first, or of 16 elements each.
+    pub(crate) scales: [S::F; 2],
+    /// With [`Mins::Whole`] minus the minimum, with [`Mins::Halves`] minus the scale of the two.
+    pub(crate) min: S::F,
+    /// With [`Mins::Halves`] the two minima of each row.
+    pub(crate) min_pair: S::I,
+}
+
+/// How a type's blocks lie in a tile.
+pub(crate) trait TileFormat {
+    /// Blocks of 32 elements in a unit.
+    const BLOCKS: usize;
+    /// Bytes that a unit of sixteen rows takes: a multiple of 64.
+    const BYTES: usize;
+    /// Elements of a block in the file, and its bytes.
+    const FILE_BLOCK: (usize, usize);
+    /// What stored weights are larger by than those meant.
+    const OFFSET: i16;
+    /// Whether stored weights may exceed 127.
+    const WIDE: bool;
+    /// Scales of 32 elements: 1 or 2.
+    const SCALES: usize;
+    /// What is subtracted.
+    const MINS: Mins;
+    /// What it is once unpacked.
+    type Unpacked: Unpacked;
+
+    /// Puts block `index` of a unit, as the file has it, into row `row` of the tile's unit.
+    fn pack(from: &[u8], index: usize, row: usize, to: &mut [u8]);
+
+    /// Unpacks block `I` of a unit.
+    ///
+    /// # Safety
+    /// `unit` points to `BYTES` bytes.
+    unsafe fn block<S: Simd, const I: usize>(simd: S, unit: *const u8) -> Block<S>;
+}
+
+/// The format of tiles whose blocks are unpacked already.
+pub(crate) trait Unpacked: TileFormat {
+    /// Writes a block.
+    ///
+    /// # Safety
+    /// `to` points to [`TileFormat::BYTES`] bytes.
+    unsafe fn write<S: Simd>(simd: S, block: &Block<S>, to: *mut u8);
+}
+
+/// Something to do with a tile format.
+pub(crate) trait Visitor {
+    /// What it gives.
+    type Output;
+
+    /// Does it.
+    fn visit<T: TileFormat>(self) -> Self::Output;
+}
+
+/// Packs a row of whole blocks into a tile.
+pub(super) fn pack_row<T: TileFormat>(from: &[u8], row: usize, to: &mut [u8]) {
+    let (elements, bytes) = T::FILE_BLOCK;
+    let in_unit = T::BLOCKS * super::BLOCK / elements;
+    let units = from.chunks(in_unit * bytes);
+    for (from, to) in units.zip(to.chunks_exact_mut(T::BYTES)) {
+        for (index, from) in from.chunks_exact(bytes).enumerate() {
+            T::pack(from, index, row, to);
+        }
+    }
+}
+
+/// Puts the four-byte words of `from` into row `row` of consecutive vectors of `to`.
+#[inline(always)]
+pub(super) fn put_words(from: &[u8], row: usize, to: &mut [u8]) {
+    let vectors = to.as_chunks_mut::<VECTOR>().0.iter_mut();
+    for (word, vector) in from.as_chunks::<4>().0.iter().zip(vectors) {
+        vector[4 * row..4 * row + 4].copy_from_slice(word);
+    }
+}
+
+/// Puts a number of `N` bytes at place `row` of a vector of sixteen.
+#[inline(always)]
+pub(super) fn put<const N: usize>(number: [u8; N], row: usize, to: &mut [u8]) {
+    if let Some(place) = to.as_chunks_mut::<N>().0.get_mut(row) {
+        *place = number;
+    }
+}
+
+/// Decodes one row of a tile.
+pub(super) struct DecodeRow<'a> {
+    pub(super) tile: &'a [u8],
+    pub(super) row: usize,
+    pub(super) out: &'a mut [f32],
+}
+
+impl DecodeRow<'_> {
+    fn block(&mut self, at: usize, block: &Block<Scalar>, offset: i16, scales: usize, mins: Mins) {
+        let row = self.row;
+        let Some(out) = self.out.get_mut(at..at + super::BLOCK) else {
+            return;
+        };
+        for (i, out) in out.iter_mut().enumerate() {
+            let weight = block.weights[i / 4][4 * row + i % 4];
+            let half = i / 16;
+            let scale = block.scales[if scales == 2 { half } else { 0 }][row];
+            let minimum = match mins {
+                Mins::None => 0.0,
+                Mins::Whole => block.min[row],
+                Mins::Halves => {
+                    block.min[row] * ((block.min_pair[row] >> (16 * half)) & 0xffff) as f32
+                }
+            };
+            *out = scale * (f32::from(weight) - f32::from(offset)) + minimum;
+        }
+    }
+
+    fn step<T: TileFormat, const I: usize>(&mut self, unit: usize) {
+        if I >= T::BLOCKS {
+            return;
+        }
+        let Some(bytes) = self.tile.get(unit * T::BYTES..(unit + 1) * T::BYTES) else {
+            return;
+        };
+        // SAFETY: `bytes` are a whole unit.
+        let block = unsafe { T::block::<Scalar, I>(Scalar::new(), bytes.as_ptr()) };
+        let at = (unit * T::BLOCKS + I) * super::BLOCK;
+        self.block(at, &block, T::OFFSET, T::SCALES, T::MINS);
+    }
+}
+
+impl Visitor for DecodeRow<'_> {
+    type Output = ();
+
+    fn visit<T: TileFormat>(mut self) {
+        for unit in 0..self.tile.len() / T::BYTES {
+            self.step::<T, 0>(unit);
+            self.step::<T, 1>(unit);
+            self.step::<T, 2>(unit);
+            self.step::<T, 3>(unit);
+            self.step::<T, 4>(unit);
+            self.step::<T, 5>(unit);
+            self.step::<T, 6>(unit);
+            self.step::<T, 7>(unit);
+        }
+    }
+}
+
+/// A tile whose blocks are unpacked already: what many tokens are multiplied with. Types that differ
+/// only in how they are packed share it. `MINS` is 0 for [`Mins::None`], 1 for [`Mins::Whole`] and 2
+/// for [`Mins::Halves`].
+pub(crate) struct Flat<const SCALES: usize, const MINS: u8, const OFFSET: i16, const WIDE: bool>;
+
+impl<const SCALES: usize, const MINS: u8, const OFFSET: i16, const WIDE: bool>
+    Flat<SCALES, MINS, OFFSET, WIDE>
+{
+    const SCALE: usize = 8 * VECTOR;
+    const MIN: usize = Self::SCALE + SCALES * VECTOR;
+    const PAIR: usize = Self::MIN + if MINS > 0 { VECTOR } else { 0 };
+    const BLOCK: usize = Self::PAIR + if MINS > 1 { VECTOR } else { 0 };
+}
+
+impl<const SCALES: usize, const MINS: u8, const OFFSET: i16, const WIDE: bool> Unpacked
+    for Flat<SCALES, MINS, OFFSET, WIDE>
+{
+    #[inline(always)]
+    unsafe fn write<S: Simd>(simd: S, block: &Block<S>, to: *mut u8) {
+        // SAFETY: all parts lie below `BLOCK`, as its definition says.
+        unsafe {
+            eight!(J => simd.store_bytes(block.weights[J], to.add(J * VECTOR)));
+            for j in 0..SCALES {
+                simd.store(block.scales[j], to.add(Self::SCALE + j * VECTOR).cast());
+            }
+            if MINS > 0 {
+                simd.store(block.min, to.add(Self::MIN).cast());
+            }
+            if MINS > 1 {
+                simd.store_ints(block.min_pair, to.add(Self::PAIR).cast());
+            }
+        }
+    }
+}
+
+impl<const SCALES: usize, const MINS: u8, const OFFSET: i16, const WIDE: bool> TileFormat
+    for Flat<SCALES, MINS, OFFSET, WIDE>
+{
+    const BLOCKS: usize = 1;
+    const BYTES: usize = Self::BLOCK;
+    const FILE_BLOCK: (usize, usize) = (super::BLOCK, 0);
+    const OFFSET: i16 = OFFSET;
+    const WIDE: bool = WIDE;
+    const SCALES: usize = SCALES;
+    const MINS: Mins = match MINS {
+        0 => Mins::None,
+        1 => Mins::Whole,
+        _ => Mins::Halves,
+    };
+
+    type Unpacked = Self;
+
+    /// Comes from no file.
+    fn pack(_: &[u8], _: usize, _: usize, _: &mut [u8]) {}
+
+    #[inline(always)]
+    unsafe fn block<S: Simd, const I: usize>(simd: S, unit: *const u8) -> Block<S> {
+        // SAFETY: all parts of the block lie below `BYTES`.
+        unsafe {
+            let scales = unit.add(Self::SCALE);
+            Block {
+                weights: eight!(J => simd.load_bytes(unit.add(J * VECTOR))),
+                scales: [
+                    simd.load(scales.cast()),
+                    simd.load(scales.add((SCALES - 1) * VECTOR).cast()),
+                ],
+                min: match MINS {
+                    0 => simd.splat(0.0),
+                    _ => simd.load(unit.add(Self::MIN).cast()),
+                },
+                min_pair: match MINS {
+                    2 => simd.load_ints(unit.add(Self::PAIR).cast()),
+                    _ => simd.ints(0),
+                },
+            }
+        }
+    }
+}
+
+const _: () = assert!(ROWS == LANES);

@@ -1,0 +1,321 @@
+//! The pool: threads that share the work of one pass after the other.
+//!
+//! A pass over a model is some hundred regions of a few microseconds to a millisecond. Waking a
+//! sleeping thread for each would cost more than the work, so threads spin for a moment after a
+//! region and sleep only when nothing comes.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread::{self, JoinHandle},
+};
+
+/// Rounds of waiting before a thread sleeps; about fifty microseconds.
+const SPINS: u32 = 20_000;
+/// Rounds after which a waiting thread lets others run.
+const YIELD_EVERY: u32 = 1_000;
+
+/// A fixed number of threads, the caller's among them.
+///
+/// Results never depend on how many there are: work is split by outputs only. Several callers may
+/// use a pool at once; their regions run one after the other.
+pub struct Pool {
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<()>>,
+    /// Held during a region.
+    region: Mutex<()>,
+}
+
+struct Shared {
+    /// Counts regions; odd bits are not special: a change means there is work.
+    epoch: AtomicUsize,
+    /// The region's work.
+    task: Mutex<Option<Task>>,
+    /// The next index to take.
+    next: AtomicUsize,
+    /// Workers that have not finished the region.
+    busy: AtomicUsize,
+    asleep: AtomicUsize,
+    failed: AtomicBool,
+    stop: AtomicBool,
+}
+
+#[derive(Clone, Copy)]
+struct Task {
+    work: *const (dyn Fn(usize) + Sync),
+    count: usize,
+}
+
+// SAFETY: what `work` points to is `Sync`, and `Pool::run` keeps it alive until every worker has
+// left the region.
+unsafe impl Send for Task {}
+
+impl Pool {
+    /// A pool of `threads` (at least 1) threads: the caller's and as many more as it takes.
+    ///
+    /// Where the system gives fewer threads, the pool has those.
+    #[must_use]
+    pub fn new(threads: usize) -> Self {
+        let shared = Arc::new(Shared {
+            epoch: AtomicUsize::new(0),
+            task: Mutex::new(None),
+            next: AtomicUsize::new(0),
+            busy: AtomicUsize::new(0),
+            asleep: AtomicUsize::new(0),
+            failed: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+        });
+        let workers = (1..threads)
+            .map_while(|i| {
+                let shared = Arc::clone(&shared);
+                let name = format!("converge-{i}");
+                let builder = thread::Builder::new().name(name);
+                builder.spawn(move || shared.work()).ok()
+            })
+            .collect();
+        Self {
+            shared,
+            workers,
+            region: Mutex::new(()),
+        }
+    }
+
+    /// Threads that work, the caller's included.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        self.workers.len() + 1
+    }
+
+    /// Calls `work` with each index below `count` once, on any thread, and returns when all calls
+    /// have.
+    ///
+    /// # Panics
+    /// When a call panics, after all threads have left the region.
+    pub fn run(&self, count: usize, work: &(dyn Fn(usize) + Sync)) {
+        if count == 0 {
+            return;
+        }
+        if self.workers.is_empty() || count == 1 {
+            (0..count).for_each(work);
+            return;
+        }
+        // A panic in a region leaves nothing half done in the pool itself.
+        let region = self.region.lock().unwrap_or_else(PoisonError::into_inner);
+        let shared = &*self.shared;
+        // SAFETY: only the lifetime changes; this function waits until no worker uses it.
+        let work: *const (dyn Fn(usize) + Sync + 'static) =
+            unsafe { std::mem::transmute(std::ptr::from_ref(work)) };
+        shared.next.store(0, Ordering::Relaxed);
+        shared.busy.store(self.workers.len(), Ordering::Relaxed);
+        shared.failed.store(false, Ordering::Relaxed);
+        *shared.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(Task { work, count });
+        // After the epoch has changed, a worker that sees it sees the task.
+        shared.epoch.fetch_add(1, Ordering::SeqCst);
+        if shared.asleep.load(Ordering::SeqCst) > 0 {
+            for worker in &self.workers {
+                worker.thread().unpark();
+            }
+        }
+        let mine = catch_unwind(AssertUnwindSafe(|| shared.take(Task { work, count })));
+        if mine.is_err() {
+            // Nobody starts more of it.
+            shared.next.store(count, Ordering::Relaxed);
+        }
+        let mut spins = 0;
+        while shared.busy.load(Ordering::Acquire) > 0 {
+            pause(&mut spins);
+        }
+        drop(region);
+        if let Err(panic) = mine {
+            resume_unwind(panic);
+        }
+        assert!(
+            !shared.failed.load(Ordering::Relaxed),
+            "a thread of the pool panicked"
+        );
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        self.shared.epoch.fetch_add(1, Ordering::SeqCst);
+        for worker in self.workers.drain(..) {
+            worker.thread().unpark();
+            // A worker catches what its work panics with.
+            let _ = worker.join();
+        }
+    }
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pool")
+            .field("threads", &self.threads())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    /// A worker's life.
+    fn work(&self) {
+        let mut seen = 0;
+        loop {
+            seen = self.wait(seen);
+            if self.stop.load(Ordering::SeqCst) {
+                return;
+            }
+            let task = *self.task.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(task) = task
+                && catch_unwind(AssertUnwindSafe(|| self.take(task))).is_err()
+            {
+                self.failed.store(true, Ordering::Relaxed);
+                self.next.store(task.count, Ordering::Relaxed);
+            }
+            self.busy.fetch_sub(1, Ordering::Release);
+        }
+    }
+
+    /// Waits for a region after `seen`.
+    fn wait(&self, seen: usize) -> usize {
+        let mut spins = 0;
+        loop {
+            let epoch = self.epoch.load(Ordering::SeqCst);
+            if epoch != seen {
+                return epoch;
+            }
+            if spins < SPINS {
+                pause(&mut spins);
+                continue;
+            }
+            self.asleep.fetch_add(1, Ordering::SeqCst);
+            // Who changes the epoch after this look sees a sleeper and wakes it.
+            if self.epoch.load(Ordering::SeqCst) == seen {
+                thread::park();
+            }
+            self.asleep.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    /// Takes indices until none is left.
+    fn take(&self, task: Task) {
+        // SAFETY: `Pool::run` waits for every worker before the borrow ends.
+        let work = unsafe { &*task.work };
+        loop {
+            let i = self.next.fetch_add(1, Ordering::Relaxed);
+            if i >= task.count {
+                return;
+            }
+            work(i);
+        }
+    }
+}
+
+fn pause(spins: &mut u32) {
+    *spins += 1;
+    if spins.is_multiple_of(YIELD_EVERY) {
+        thread::yield_now();
+    } else {
+        std::hint::spin_loop();
+    }
+}
+
+/// A slice whose disjoint parts are written by several threads.
+pub(crate) struct Parts<T> {
+    start: *mut T,
+    len: usize,
+}
+
+// SAFETY: parts are handed out under the contract of `part`: no two overlap.
+unsafe impl<T: Send> Sync for Parts<T> {}
+
+impl<T> Parts<T> {
+    /// The slice must outlive every part, which is up to the caller.
+    pub(crate) fn new(slice: &mut [T]) -> Self {
+        Self {
+            start: slice.as_mut_ptr(),
+            len: slice.len(),
+        }
+    }
+
+    /// Elements `start..start + len`.
+    ///
+    /// # Safety
+    /// - the slice that this was made of is still mutably borrowed by the caller,
+    /// - no other part that overlaps is in use.
+    #[allow(clippy::mut_from_ref, reason = "disjoint parts, by contract")]
+    pub(crate) unsafe fn part(&self, start: usize, len: usize) -> &mut [T] {
+        assert!(start <= self.len && len <= self.len - start);
+        // SAFETY: inside the slice, and disjoint by this function's contract.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(start), len) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU64;
+
+    use super::*;
+
+    #[test]
+    fn every_index_is_taken_once() {
+        for threads in [1, 2, 4, 7] {
+            let pool = Pool::new(threads);
+            for count in [0, 1, 2, 3, 100, 1000] {
+                let taken: Vec<AtomicU64> = (0..count).map(|_| AtomicU64::new(0)).collect();
+                pool.run(count, &|i| {
+                    taken[i].fetch_add(1, Ordering::Relaxed);
+                });
+                assert!(taken.iter().all(|n| n.load(Ordering::Relaxed) == 1));
+            }
+        }
+    }
+
+    #[test]
+    fn callers_take_turns() {
+        let pool = Pool::new(3);
+        let sum = AtomicU64::new(0);
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..200 {
+                        pool.run(10, &|i| {
+                            sum.fetch_add(i as u64, Ordering::Relaxed);
+                        });
+                    }
+                });
+            }
+        });
+        assert_eq!(sum.load(Ordering::Relaxed), 4 * 200 * 45);
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller_and_the_pool_goes_on() {
+        let pool = Pool::new(3);
+        for bad in [0, 50, 99] {
+            let run = || pool.run(100, &|i| assert_ne!(i, bad));
+            assert!(catch_unwind(AssertUnwindSafe(run)).is_err());
+            let count = AtomicUsize::new(0);
+            pool.run(100, &|_| {
+                count.fetch_add(1, Ordering::Relaxed);
+            });
+            assert_eq!(count.load(Ordering::Relaxed), 100);
+        }
+    }
+
+    #[test]
+    fn sleepers_wake() {
+        let pool = Pool::new(2);
+        for _ in 0..3 {
+            thread::sleep(std::time::Duration::from_millis(20));
+            let count = AtomicUsize::new(0);
+            pool.run(8, &|_| {
+                count.fetch_add(1, Ordering::Relaxed);
+            });
+            assert_eq!(count.load(Ordering::Relaxed), 8);
+        }
+    }
+}
