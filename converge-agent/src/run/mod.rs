@@ -11,6 +11,7 @@
 //! ```
 
 mod compute;
+mod conclude;
 mod lookup;
 mod outcome;
 mod relate;
