@@ -8,8 +8,6 @@
 mod bomb_tests;
 mod context;
 mod encode;
-#[cfg(test)]
-mod encode_tests;
 mod engine;
 mod error;
 mod gguf;

@@ -1,4 +1,6 @@
-//! Encoding with the tokenizers of real models.
+//! Encoding of conversations with the tokenizers of real models.
+
+#![cfg(test)] // so that the lints know the helpers for tests, too
 
 use std::sync::OnceLock;
 
@@ -6,15 +8,16 @@ use converge_quant::Gguf;
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 
-use super::*;
-use crate::TokenId;
-use crate::tokenizer::{Special, Tokenizer};
+use converge_core::{
+    CoreError, TokenId,
+    chat::*,
+    tokenizer::{Special, Tokenizer},
+};
 
 type Model = (Tokenizer, ChatTemplate);
 
 fn load(name: &str) -> Model {
-    let resolved = crate::hub::resolve(name).unwrap_or_else(|e| panic!("{e}"));
-    let gguf = Gguf::open(resolved.path).unwrap();
+    let gguf = Gguf::open(converge_tests::model(name)).unwrap();
     (
         Tokenizer::from_gguf(gguf.metadata()).unwrap(),
         ChatTemplate::from_gguf(gguf.metadata()).unwrap(),
@@ -230,10 +233,7 @@ fn a_guard_is_found_whatever_the_data_holds() {
         &[Message::user(everything)],
         &RenderOptions::default(),
     );
-    assert!(matches!(
-        result,
-        Err(crate::CoreError::Chat(ChatError::NoGuard))
-    ));
+    assert!(matches!(result, Err(CoreError::Chat(ChatError::NoGuard))));
 }
 
 /// Text with whole special tokens, halves of them, and what templates look for.
