@@ -1,43 +1,86 @@
 //! From a file to a session in one call.
 
-use std::{path::Path, sync::Arc};
+use std::{num::NonZeroUsize, path::Path, sync::Arc};
 
-use candle_core::Device;
-use converge_quant::Gguf;
+use converge_quant::{Gguf, Level};
 
+#[cfg(feature = "candle")]
+use crate::backend::candle::{CandleModel, CandleOptions, WeightMode};
 use crate::{
     CoreError, Result,
-    backend::candle::{CandleModel, CandleOptions, WeightMode},
+    backend::cpu::{CpuModel, CpuOptions},
     chat::ChatTemplate,
     generate::Session,
     model::Decoder,
     tokenizer::Tokenizer,
 };
 
+/// The engine that computes a model.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub enum Backend {
+    /// Our own kernels on the CPU: exact, the fastest there.
+    #[default]
+    Cpu,
+    /// candle on any of its devices.
+    #[cfg(feature = "candle")]
+    Candle {
+        /// How weights are held.
+        mode: WeightMode,
+        /// Where the model is computed.
+        device: candle_core::Device,
+    },
+}
+
 /// How to load a model.
 #[derive(Clone, Debug)]
 pub struct LoadOptions {
     /// Positions that the context may have; at most what the model was trained for.
     pub context: usize,
-    /// How weights are held.
-    pub mode: WeightMode,
-    /// Where the model is computed.
-    pub device: Device,
+    /// Threads of the CPU engine; `None` for as many as the machine has cores. candle takes its
+    /// own from the environment.
+    pub threads: Option<NonZeroUsize>,
+    /// The engine.
+    pub backend: Backend,
 }
 
 impl Default for LoadOptions {
-    /// 4096 positions, quantized, on the CPU.
+    /// 4096 positions, on all cores of the CPU.
     fn default() -> Self {
-        let CandleOptions {
-            mode,
-            context,
-            device,
-        } = CandleOptions::default();
         Self {
-            context,
-            mode,
-            device,
+            context: 4096,
+            threads: None,
+            backend: Backend::default(),
         }
+    }
+}
+
+impl LoadOptions {
+    /// Loads the decoder alone.
+    ///
+    /// # Errors
+    /// The model's for what is not supported;
+    /// [`ModelParameter`](CoreError::ModelParameter) for a context that the model does not have.
+    pub fn decoder(&self, gguf: &Gguf) -> Result<Box<dyn Decoder>> {
+        Ok(match &self.backend {
+            Backend::Cpu => {
+                let options = CpuOptions {
+                    context: self.context,
+                    threads: self.threads,
+                    level: Level::detect(),
+                };
+                Box::new(CpuModel::load(gguf, &options)?.decoder())
+            }
+            #[cfg(feature = "candle")]
+            Backend::Candle { mode, device } => {
+                let options = CandleOptions {
+                    mode: *mode,
+                    context: self.context,
+                    device: device.clone(),
+                };
+                Box::new(CandleModel::load(gguf, &options)?.decoder())
+            }
+        })
     }
 }
 
@@ -54,12 +97,7 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<Session> {
     // What is small and may be refused comes before the weights.
     let tokenizer = Tokenizer::from_gguf(gguf.metadata())?;
     let chat = ChatTemplate::from_gguf(gguf.metadata())?;
-    let options = CandleOptions {
-        mode: options.mode,
-        context: options.context,
-        device: options.device.clone(),
-    };
-    let decoder = CandleModel::load(&gguf, &options)?.decoder();
+    let decoder = options.decoder(&gguf)?;
     if tokenizer.vocab() > decoder.vocab() {
         return Err(CoreError::ModelParameter {
             key: "tokenizer.ggml.tokens".to_owned(),
@@ -67,9 +105,5 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<Session> {
             expected: format!("at most {}, the rows of the embedding", decoder.vocab()),
         });
     }
-    Ok(Session::new(
-        Box::new(decoder),
-        Arc::new(tokenizer),
-        Arc::new(chat),
-    ))
+    Ok(Session::new(decoder, Arc::new(tokenizer), Arc::new(chat)))
 }

@@ -8,8 +8,8 @@ use anyhow::{Context as _, bail};
 use candle_core::Device;
 use clap::{Args, ValueEnum};
 use converge_core::{
-    CoreError, LoadOptions,
-    backend::candle::{CandleModel, CandleOptions, WeightMode},
+    Backend, CoreError, LoadOptions,
+    backend::candle::WeightMode,
     chat::Fallback,
     generate::{Session, StopReason},
     hub,
@@ -58,19 +58,20 @@ pub struct EngineArgs {
     /// Threads [default: the machine's cores]
     #[arg(long, value_name = "N")]
     pub threads: Option<NonZeroUsize>,
-    /// The engine
-    #[arg(long, value_enum, default_value_t)]
-    pub backend: Backend,
-    /// Compute with dequantized weights: 4 bytes a weight, exact, slower
-    #[arg(long)]
+    /// The engine [default: cpu; candle where built with `--features metal`]
+    #[arg(long, value_enum)]
+    pub backend: Option<Engine>,
+    /// Compute with dequantized weights: 4 bytes a weight, slower, by candle
+    #[arg(long, conflicts_with = "backend")]
     pub f32: bool,
 }
 
 /// The engines there are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Backend {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Engine {
+    /// Our own kernels on the CPU: exact, the fastest there.
+    Cpu,
     /// candle, on the CPU, or on Metal where built with `--features metal`.
-    #[default]
     Candle,
 }
 
@@ -124,26 +125,26 @@ impl EngineArgs {
     /// A context that the model does not have, and those of [`converge_core::load`].
     pub fn session(&self, gguf: &Gguf) -> anyhow::Result<Session> {
         let wanted = self.ctx.map_or(DEFAULT_CONTEXT, NonZeroUsize::get);
-        let options = LoadOptions {
-            context: self.context(gguf, wanted)?,
-            mode: self.mode(),
-            device: self.device()?,
-        };
+        let options = self.options(gguf, wanted)?;
         converge_core::load(gguf.path(), &options).map_err(|error| with_advice(gguf, error))
     }
 
     /// Loads the decoder alone, with a context of `--ctx`, else of `wanted`.
     ///
     /// # Errors
-    /// A context that the model does not have, and those of [`CandleModel::load`].
+    /// A context that the model does not have, and those of [`LoadOptions::decoder`].
     pub fn decoder(&self, gguf: &Gguf, wanted: usize) -> anyhow::Result<Box<dyn Decoder>> {
-        let options = CandleOptions {
-            mode: self.mode(),
+        let options = self.options(gguf, wanted)?;
+        let decoder = options.decoder(gguf);
+        decoder.map_err(|error| with_advice(gguf, error))
+    }
+
+    fn options(&self, gguf: &Gguf, wanted: usize) -> anyhow::Result<LoadOptions> {
+        Ok(LoadOptions {
             context: self.context(gguf, wanted)?,
-            device: self.device()?,
-        };
-        let model = CandleModel::load(gguf, &options).map_err(|error| with_advice(gguf, error))?;
-        Ok(Box::new(model.decoder()))
+            threads: self.threads,
+            backend: self.backend()?,
+        })
     }
 
     /// `--ctx` where given, else `wanted` or what the model has, whichever is less.
@@ -157,20 +158,25 @@ impl EngineArgs {
         }
     }
 
-    fn mode(&self) -> WeightMode {
-        match self.f32 {
-            true => WeightMode::F32,
-            false => WeightMode::Quantized,
-        }
-    }
-
-    fn device(&self) -> anyhow::Result<Device> {
-        match self.backend {
-            Backend::Candle if cfg!(feature = "metal") => {
-                Device::new_metal(0).context("no Metal device")
-            }
-            Backend::Candle => Ok(Device::Cpu),
-        }
+    fn backend(&self) -> anyhow::Result<Backend> {
+        let metal = cfg!(feature = "metal");
+        let engine = self.backend.unwrap_or(match metal || self.f32 {
+            true => Engine::Candle,
+            false => Engine::Cpu,
+        });
+        Ok(match engine {
+            Engine::Cpu => Backend::Cpu,
+            Engine::Candle => Backend::Candle {
+                mode: match self.f32 {
+                    true => WeightMode::F32,
+                    false => WeightMode::Quantized,
+                },
+                device: match metal {
+                    true => Device::new_metal(0).context("no Metal device")?,
+                    false => Device::Cpu,
+                },
+            },
+        })
     }
 }
 

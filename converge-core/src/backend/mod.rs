@@ -2,3 +2,4 @@
 
 #[cfg(feature = "candle")]
 pub mod candle;
+pub mod cpu;

@@ -1,6 +1,7 @@
 //! What a decoder is, apart from how it is computed.
 
 pub mod arch;
+pub(crate) mod rope;
 pub mod spec;
 
 #[cfg(feature = "candle")]

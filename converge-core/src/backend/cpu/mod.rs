@@ -1,0 +1,126 @@
+//! The decoder on the CPU: packed weights, kernels of converge-quant, an f16 KV cache in pages.
+//!
+//! ```text
+//!   token ──► embedding ──► x ─┬─ norm ─► 8 bits ─► q k v ─► turn ─► pages ─► attention ─► 8 bits ─┐
+//!                              │◄──────────────────────────────────────────────── output ◄────────┘
+//!                              ├─ norm ─► 8 bits ─► gate up ─► gate·up ─► 8 bits ─► down ─┐
+//!                              │◄─────────────────────────────────────────────────────────┘ … layers
+//!                              └─ norm ─► 8 bits ─► head ─► logits
+//! ```
+//!
+//! It keeps the exactness contract: the logits of a position are the same bits whatever else is in
+//! the pass, however the prompt was cut up, on any number of threads and with any instructions.
+
+mod decoder;
+mod feed_forward;
+#[cfg(test)]
+mod tests;
+mod weights;
+
+use std::{num::NonZeroUsize, sync::Arc};
+
+use converge_quant::{Gguf, Level, Pool};
+
+pub use decoder::CpuDecoder;
+
+use crate::{CoreError, Result, model::DecoderSpec};
+use weights::Weights;
+
+/// How to load a model.
+#[derive(Clone, Debug)]
+pub struct CpuOptions {
+    /// Positions that a KV cache may grow to; at most what the model was trained for.
+    pub context: usize,
+    /// Threads that compute; `None` for as many as the machine has cores.
+    pub threads: Option<NonZeroUsize>,
+    /// The instructions that kernels use.
+    pub level: Level,
+}
+
+impl Default for CpuOptions {
+    /// 4096 positions, all cores, the fastest instructions.
+    fn default() -> Self {
+        Self {
+            context: 4096,
+            threads: None,
+            level: Level::detect(),
+        }
+    }
+}
+
+/// A model's weights, packed, and the threads that compute with them. Clones and decoders share
+/// both.
+#[derive(Clone)]
+pub struct CpuModel {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    spec: DecoderSpec,
+    weights: Weights,
+    pool: Pool,
+    level: Level,
+    context: usize,
+}
+
+impl CpuModel {
+    /// Reads and packs the weights of a file.
+    ///
+    /// # Errors
+    /// Those of [`DecoderSpec::from_gguf`];
+    /// [`ModelParameter`](CoreError::ModelParameter) for a context of 0 or beyond the trained one;
+    /// the reader's errors; [`NoKernel`](converge_quant::QuantError::NoKernel) for a type of
+    /// weights that there are no kernels for.
+    pub fn load(gguf: &Gguf, options: &CpuOptions) -> Result<Self> {
+        let spec = DecoderSpec::from_gguf(gguf)?;
+        if options.context == 0 || options.context > spec.trained_context {
+            return Err(CoreError::ModelParameter {
+                key: "context".to_owned(),
+                found: options.context.to_string(),
+                expected: format!("1 to {}, the trained context", spec.trained_context),
+            });
+        }
+        let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let threads = options.threads.map_or_else(cores, NonZeroUsize::get);
+        let weights = Weights::load(gguf, &spec, options.context)?;
+        Ok(Self {
+            shared: Arc::new(Shared {
+                weights,
+                pool: Pool::new(threads),
+                level: options.level,
+                context: options.context,
+                spec,
+            }),
+        })
+    }
+
+    /// What the model is.
+    pub fn spec(&self) -> &DecoderSpec {
+        &self.shared.spec
+    }
+
+    /// Threads that compute.
+    pub fn threads(&self) -> usize {
+        self.shared.pool.threads()
+    }
+
+    /// Bytes that the packed weights take.
+    pub fn weight_bytes(&self) -> usize {
+        self.shared.weights.bytes()
+    }
+
+    /// A decoder with an empty KV cache over these weights.
+    pub fn decoder(&self) -> CpuDecoder {
+        CpuDecoder::new(self.clone())
+    }
+}
+
+impl std::fmt::Debug for CpuModel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CpuModel")
+            .field("architecture", &self.shared.spec.architecture)
+            .field("layers", &self.shared.spec.layers.len())
+            .field("context", &self.shared.context)
+            .finish_non_exhaustive()
+    }
+}

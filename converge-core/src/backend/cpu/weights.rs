@@ -1,0 +1,188 @@
+//! Packed weights, tensor by tensor as the description names them.
+
+use converge_quant::{
+    Gguf, Level, Packed, Pool, format,
+    kernels::{self, Activations, Pairs},
+};
+
+use super::feed_forward::FeedForwardWeights;
+use crate::{
+    Result,
+    model::{
+        rope::Frequencies,
+        spec::{DecoderSpec, Layer, Projection, Rope, RopePairs},
+    },
+};
+
+/// All weights of a model.
+pub(super) struct Weights {
+    /// The token embeddings; `None` where the head's are the same.
+    embedding: Option<Packed>,
+    pub(super) layers: Vec<LayerWeights>,
+    pub(super) output_norm: Vec<f32>,
+    pub(super) head: Linear,
+    /// The rotary positions that layers have, each once.
+    pub(super) rotary: Vec<Rotary>,
+}
+
+/// The weights of one layer.
+pub(super) struct LayerWeights {
+    pub(super) attention_norm: Vec<f32>,
+    pub(super) query: Linear,
+    pub(super) key: Linear,
+    pub(super) value: Linear,
+    pub(super) query_norm: Option<Vec<f32>>,
+    pub(super) key_norm: Option<Vec<f32>>,
+    /// Index into [`Weights::rotary`].
+    pub(super) rotary: Option<usize>,
+    pub(super) window: Option<usize>,
+    pub(super) output: Linear,
+    pub(super) post_attention_norm: Option<Vec<f32>>,
+    pub(super) feed_forward_norm: Vec<f32>,
+    pub(super) feed_forward: FeedForwardWeights,
+    pub(super) post_feed_forward_norm: Option<Vec<f32>>,
+}
+
+/// Rotary positions of some layers.
+pub(super) struct Rotary {
+    pub(super) pairs: Pairs,
+    pub(super) frequencies: Frequencies,
+}
+
+impl Weights {
+    pub(super) fn load(gguf: &Gguf, spec: &DecoderSpec, context: usize) -> Result<Self> {
+        let mut tables: Vec<&Rope> = Vec::new();
+        let mut rotary = Vec::new();
+        let layers = spec
+            .layers
+            .iter()
+            .map(|layer| {
+                let rope = match &layer.rope {
+                    None => None,
+                    Some(rope) => Some(match tables.iter().position(|known| *known == rope) {
+                        Some(index) => index,
+                        None => {
+                            tables.push(rope);
+                            rotary.push(Rotary::new(gguf, rope, context)?);
+                            tables.len() - 1
+                        }
+                    }),
+                };
+                LayerWeights::load(gguf, layer, rope)
+            })
+            .collect::<Result<_>>()?;
+        Ok(Self {
+            embedding: match spec.tied_head {
+                true => None,
+                false => {
+                    let info = gguf.tensor(&spec.embedding)?;
+                    Some(Packed::load(gguf, info, 0..spec.vocab)?)
+                }
+            },
+            layers,
+            output_norm: vector(gguf, &spec.output_norm)?,
+            head: Linear::load(gguf, &spec.head)?,
+            rotary,
+        })
+    }
+
+    /// The matrix whose rows are the token embeddings.
+    pub(super) fn embedding(&self) -> &Packed {
+        self.embedding.as_ref().unwrap_or(&self.head.weight)
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        let layers = self.layers.iter().map(LayerWeights::bytes).sum::<usize>();
+        let embedding = self.embedding.as_ref().map_or(0, Packed::bytes);
+        layers + embedding + self.head.weight.bytes()
+    }
+}
+
+impl LayerWeights {
+    fn load(gguf: &Gguf, layer: &Layer, rotary: Option<usize>) -> Result<Self> {
+        let optional = |name: &Option<String>| match name {
+            Some(name) => vector(gguf, name).map(Some),
+            None => Ok(None),
+        };
+        Ok(Self {
+            attention_norm: vector(gguf, &layer.attention_norm)?,
+            query: Linear::load(gguf, &layer.query)?,
+            key: Linear::load(gguf, &layer.key)?,
+            value: Linear::load(gguf, &layer.value)?,
+            query_norm: optional(&layer.query_norm)?,
+            key_norm: optional(&layer.key_norm)?,
+            rotary,
+            window: layer.window,
+            output: Linear::load(gguf, &layer.output)?,
+            post_attention_norm: optional(&layer.post_attention_norm)?,
+            feed_forward_norm: vector(gguf, &layer.feed_forward_norm)?,
+            feed_forward: FeedForwardWeights::load(gguf, &layer.feed_forward)?,
+            post_feed_forward_norm: optional(&layer.post_feed_forward_norm)?,
+        })
+    }
+
+    fn bytes(&self) -> usize {
+        let attention = [&self.query, &self.key, &self.value, &self.output];
+        let attention = attention.iter().map(|linear| linear.weight.bytes());
+        attention.sum::<usize>() + self.feed_forward.bytes()
+    }
+}
+
+impl Rotary {
+    fn new(gguf: &Gguf, rope: &Rope, context: usize) -> Result<Self> {
+        Ok(Self {
+            pairs: match rope.pairs {
+                RopePairs::Interleaved => Pairs::Interleaved,
+                RopePairs::Halves => Pairs::Halves,
+            },
+            frequencies: Frequencies::new(gguf, rope, context)?,
+        })
+    }
+}
+
+/// A tensor of one dimension.
+fn vector(gguf: &Gguf, name: &str) -> Result<Vec<f32>> {
+    let info = gguf.tensor(name)?;
+    let mut numbers = vec![0.0; info.elements()];
+    format::decode(info.ggml_type, &gguf.read(info)?, &mut numbers)?;
+    Ok(numbers)
+}
+
+/// A projection's weights.
+pub(super) struct Linear {
+    pub(super) weight: Packed,
+    bias: Option<Vec<f32>>,
+}
+
+impl Linear {
+    pub(super) fn load(gguf: &Gguf, projection: &Projection) -> Result<Self> {
+        let info = gguf.tensor(&projection.weight)?;
+        let bias = match &projection.bias {
+            Some(name) => {
+                let all = vector(gguf, name)?;
+                Some(all.get(projection.rows()).unwrap_or_default().to_vec())
+            }
+            None => None,
+        };
+        Ok(Self {
+            weight: Packed::load(gguf, info, projection.rows())?,
+            bias,
+        })
+    }
+
+    /// `out` becomes a row of outputs for each row of `activations`.
+    pub(super) fn forward(
+        &self,
+        pool: &Pool,
+        level: Level,
+        activations: &Activations,
+        out: &mut Vec<f32>,
+    ) -> Result<()> {
+        out.resize(activations.tokens() * self.weight.rows(), 0.0);
+        kernels::matmul(pool, level, &self.weight, activations, out)?;
+        if let Some(bias) = &self.bias {
+            kernels::add_bias(out, bias)?;
+        }
+        Ok(())
+    }
+}
