@@ -1,10 +1,10 @@
 //! Both engines against log-probabilities that another engine computed in f32.
 //!
-//! The portable path in f32: weights are dequantized and the KV cache is f32 on both sides, so what differs is the order of
-//! sums: the architecture is right when the mean error is far below what quantization costs.
-//! Gemma's reference took GELU from ggml's table over f16, so ours does too: with an exact one the
-//! mean error is 0.0006, and what is left with the table are arguments that the order of the sums
-//! pushes over a border between two of its entries.
+//! The portable path in f32: weights are dequantized and the KV cache is f32 on both sides, so what
+//! differs is the order of sums: the architecture is right when the mean error is far below what
+//! quantization costs. Gemma's reference took GELU from ggml's table over f16, so ours does too:
+//! with an exact one the mean error is 0.0006, and what is left with the table are arguments that
+//! the order of the sums pushes over a border between two of its entries.
 //!
 //! The CPU engine with the file's own weights: activations of 8 bits and an f16 KV cache cost
 //! something, which must be no more than what they cost llama.cpp on the same positions.

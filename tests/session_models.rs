@@ -82,7 +82,7 @@ fn a_file_becomes_a_session_in_one_call() {
         ..LoadOptions::default()
     };
     let mut s = load(&path, &options).unwrap();
-    assert_eq!((s.context(), s.exact()), (64, false));
+    assert_eq!((s.context(), s.exact()), (64, true));
     let options = RenderOptions::default();
     let text = s
         .chat()

@@ -24,12 +24,33 @@ macro_rules! both {
     }};
 }
 
+// Functions, not closures: a closure does not inherit the target features, and is called.
+/// # Safety
+/// The machine has AVX2.
+#[inline(always)]
+unsafe fn power_of_two_half(n: __m256) -> __m256 {
+    // SAFETY: called with an `Avx2` at hand.
+    unsafe {
+        let biased = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+        _mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased))
+    }
+}
+
 #[inline(always)]
 fn dot4_half(sum: __m256i, weights: __m256i, a: __m256i) -> __m256i {
     // SAFETY: called with the proof at hand.
     unsafe {
         let pairs = _mm256_maddubs_epi16(weights, a);
         _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+    }
+}
+
+#[inline(always)]
+fn dot4_wide_half(sum: __m256i, weights: __m256i, even: __m256i, a: __m256i) -> __m256i {
+    // SAFETY: called with the proof at hand.
+    unsafe {
+        let sum = dot4_half(sum, _mm256_and_si256(even, weights), a);
+        dot4_half(sum, _mm256_andnot_si256(even, weights), a)
     }
 }
 
@@ -88,13 +109,7 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     fn power_of_two(self, n: Self::F) -> Self::F {
-        // SAFETY: see above.
-        unsafe {
-            n.map(|n| {
-                let biased = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
-                _mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased))
-            })
-        }
+        both!(power_of_two_half, n)
     }
     #[inline(always)]
     fn abs(self, a: Self::F) -> Self::F {
@@ -132,18 +147,24 @@ impl Simd for Avx2 {
     unsafe fn load_bf16(self, from: *const u16) -> Self::F {
         // SAFETY: see above; sixteen `u16` are readable.
         unsafe {
-            [from, from.add(8)].map(|from| {
-                let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
-                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
-            })
+            let (low, high) = (
+                _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast())),
+                _mm256_cvtepu16_epi32(_mm_loadu_si128(from.add(8).cast())),
+            );
+            [
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(low)),
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(high)),
+            ]
         }
     }
     #[inline(always)]
     unsafe fn load_i8(self, from: *const u8) -> Self::F {
         // SAFETY: see above; sixteen bytes are readable.
         unsafe {
-            [from, from.add(8)]
-                .map(|from| _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(from.cast()))))
+            [
+                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(from.cast()))),
+                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(from.add(8).cast()))),
+            ]
         }
     }
     #[inline(always)]
@@ -183,26 +204,25 @@ impl Simd for Avx2 {
     unsafe fn load_u8(self, from: *const u8) -> Self::I {
         // SAFETY: see above; sixteen bytes are readable.
         unsafe {
-            [from, from.add(8)].map(|from| _mm256_cvtepu8_epi32(_mm_loadl_epi64(from.cast())))
+            [
+                _mm256_cvtepu8_epi32(_mm_loadl_epi64(from.cast())),
+                _mm256_cvtepu8_epi32(_mm_loadl_epi64(from.add(8).cast())),
+            ]
         }
     }
     #[inline(always)]
     fn low_nibble(self, a: Self::I) -> Self::I {
         // SAFETY: see above.
-        unsafe { a.map(|a| _mm256_and_si256(a, _mm256_set1_epi32(15))) }
+        let low = unsafe { [_mm256_set1_epi32(15); 2] };
+        both!(_mm256_and_si256, a, low)
     }
     #[inline(always)]
     fn high_part(self, a: Self::I) -> Self::I {
-        // SAFETY: see above.
-        unsafe { a.map(|a| _mm256_srli_epi32::<4>(a)) }
+        both!(_mm256_srli_epi32::<4>, a)
     }
     #[inline(always)]
     fn pair(self, low: Self::I, high: Self::I) -> Self::I {
-        // SAFETY: see above.
-        unsafe {
-            let high = high.map(|high| _mm256_slli_epi32::<16>(high));
-            self.or(low, high)
-        }
+        self.or(low, both!(_mm256_slli_epi32::<16>, high))
     }
     #[inline(always)]
     fn dot4<const WIDE: bool>(self, sum: Self::I, weights: Self::B, a: i32) -> Self::I {
@@ -217,11 +237,10 @@ impl Simd for Avx2 {
             }
             // A pair of products may exceed 16 bits, one does not: even bytes, then odd ones.
             let even = _mm256_set1_epi16(0x00ff);
-            let half = |sum, weights| {
-                let sum = dot4_half(sum, _mm256_and_si256(even, weights), a);
-                dot4_half(sum, _mm256_andnot_si256(even, weights), a)
-            };
-            [half(sum[0], weights[0]), half(sum[1], weights[1])]
+            [
+                dot4_wide_half(sum[0], weights[0], even, a),
+                dot4_wide_half(sum[1], weights[1], even, a),
+            ]
         }
     }
     #[inline(always)]

@@ -3,7 +3,7 @@
 
 use std::array::from_fn;
 
-use half::{bf16, f16};
+use half::f16;
 
 use super::{LANES, Simd};
 
@@ -112,7 +112,7 @@ impl Simd for Scalar {
     unsafe fn load_bf16(self, from: *const u16) -> Self::F {
         // SAFETY: sixteen `u16` are readable.
         let bits = unsafe { from.cast::<[u16; LANES]>().read_unaligned() };
-        bits.map(|bits| bf16::from_bits(bits).to_f32())
+        bits.map(|bits| f32::from_bits(u32::from(bits) << 16))
     }
     #[inline(always)]
     unsafe fn load_i8(self, from: *const u8) -> Self::F {

@@ -32,9 +32,9 @@ fn a_model_is_quantized_and_still_speaks() {
     refused("quantize", &[&f32, &small], &["small.gguf", "--force"]);
     good("quantize", &[&f32, &small, "--force", "--recipe", "Q8_0"]);
     let fixed = ["--ctx", "64", "--max-tokens", "16", "-m", &small];
-    let question = "What is the capital of France?";
+    let question = "What is 2+2?";
     let text = good("generate", &[&fixed[..], &[question]].concat());
-    assert!(text.contains("Paris"), "{text}");
+    assert!(text.contains('4'), "{text}");
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
 }
 
