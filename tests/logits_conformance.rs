@@ -87,12 +87,11 @@ fn logits_conformance_of_the_larger_qwen2() {
     conform("qwen2.5-coder-1.5b", candle, &EXACT);
 }
 
-/// llama.cpp's own distance, measured with its f16 KV cache; but for the 99th percentile of the
-/// first, where it has 0.301.
+/// llama.cpp's own distance, measured with its f16 KV cache.
 #[test]
 fn quantized_logits_conformance() {
     for (name, mean, p99, top) in [
-        ("smollm2-135m", 0.0596, 0.310, 0.964),
+        ("smollm2-135m", 0.0596, 0.301, 0.964),
         ("gemma-3-270m", 0.0677, 0.404, 0.963),
         ("qwen2.5-coder-0.5b", 0.0364, 0.248, 0.976),
         ("qwen2.5-coder-1.5b", 0.0459, 0.444, 0.985),

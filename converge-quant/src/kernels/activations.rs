@@ -5,22 +5,24 @@ use std::ops::Range;
 use crate::{
     QuantError, Result,
     packed::{BLOCK, Packed},
-    simd::{Kernel, Level, Simd, dispatch},
+    simd::{Kernel, LANES, Level, Simd, dispatch},
     threads::{Parts, Pool},
 };
 
 /// Numbers of a block of one token: eight words of four 8-bit integers, a word with the sums of the
-/// two halves, the scale, and the scale times the sum.
-pub(crate) const WORDS: usize = 11;
+/// two halves, the scales of the halves, the sum of what the integers stand for, and that of the
+/// second half alone.
+pub(crate) const WORDS: usize = 13;
 pub(crate) const SUMS: usize = 8;
-pub(crate) const SCALE: usize = 9;
-pub(crate) const WEIGHTED: usize = 10;
+pub(crate) const SCALES: [usize; 2] = [9, 10];
+pub(crate) const WHOLE: usize = 11;
+pub(crate) const SECOND: usize = 12;
 
 /// Rounding is to integers of at most this size.
 const LARGEST: f32 = 127.0;
 
 /// Rows of activations, prepared once for all matrices that take them: rounded to 8 bits with a
-/// scale for each 32, in panels of as many tokens as a kernel works on at a time; or as they are,
+/// scale for each 16, in panels of as many tokens as a kernel works on at a time; or as they are,
 /// for weights of plain numbers.
 ///
 /// ```text
@@ -194,32 +196,23 @@ impl Kernel for Round<'_> {
     }
 }
 
-/// The words of one block: the scale is the largest absolute value over 127.
+/// The words of one block: the scale of each half is its largest absolute value over 127.
 #[inline(always)]
 fn round_block<S: Simd>(simd: S, numbers: &[f32; BLOCK]) -> [u32; WORDS] {
-    // SAFETY: two times sixteen numbers are read.
-    let (low, high) = unsafe {
-        (
-            simd.load(numbers.as_ptr()),
-            simd.load(numbers.as_ptr().add(16)),
-        )
-    };
-    let largest = simd.largest(simd.max(simd.abs(low), simd.abs(high)));
-    let scale = largest / LARGEST;
-    // 0 for a block of zeros, and for one so small that the inverse overflows.
-    let inverse = if scale > f32::MIN_POSITIVE {
-        1.0 / scale
-    } else {
-        0.0
-    };
     let mut bytes = [0i8; BLOCK];
-    // SAFETY: two times sixteen bytes are written; the numbers are at most 127.
-    unsafe {
-        simd.store_i8(rounded(simd, low, inverse), bytes.as_mut_ptr());
-        simd.store_i8(rounded(simd, high, inverse), bytes.as_mut_ptr().add(16));
-    }
+    // SAFETY: each half is sixteen numbers and bytes.
+    let scales = unsafe {
+        [
+            round_half(simd, numbers.as_ptr(), bytes.as_mut_ptr()),
+            round_half(
+                simd,
+                numbers.as_ptr().add(LANES),
+                bytes.as_mut_ptr().add(LANES),
+            ),
+        ]
+    };
     let (mut first, mut second) = (0, 0);
-    for (&a, &b) in bytes[..16].iter().zip(&bytes[16..]) {
+    for (&a, &b) in bytes[..LANES].iter().zip(&bytes[LANES..]) {
         first += i32::from(a);
         second += i32::from(b);
     }
@@ -228,14 +221,33 @@ fn round_block<S: Simd>(simd: S, numbers: &[f32; BLOCK]) -> [u32; WORDS] {
         *word = u32::from_le_bytes(bytes.map(i8::cast_unsigned));
     }
     words[SUMS] = (first as u32 & 0xffff) | (second as u32) << 16;
-    words[SCALE] = scale.to_bits();
-    words[WEIGHTED] = (scale * (first + second) as f32).to_bits();
+    for (at, scale) in SCALES.into_iter().zip(scales) {
+        words[at] = scale.to_bits();
+    }
+    let (first, second) = (scales[0] * first as f32, scales[1] * second as f32);
+    words[WHOLE] = (first + second).to_bits();
+    words[SECOND] = second.to_bits();
     words
 }
 
-/// The nearest integer to `x · inverse`, at most 127.
+/// Rounds sixteen numbers to integers, and gives their scale.
+///
+/// # Safety
+/// `from` points to sixteen numbers, `to` to sixteen bytes.
 #[inline(always)]
-fn rounded<S: Simd>(simd: S, x: S::F, inverse: f32) -> S::F {
-    let x = simd.round(simd.mul(x, simd.splat(inverse)));
-    simd.max(simd.min(x, simd.splat(LARGEST)), simd.splat(-LARGEST))
+unsafe fn round_half<S: Simd>(simd: S, from: *const f32, to: *mut i8) -> f32 {
+    // SAFETY: by this function's contract.
+    let numbers = unsafe { simd.load(from) };
+    let scale = simd.largest(simd.abs(numbers)) / LARGEST;
+    // 0 for zeros, and for numbers so small that the inverse overflows.
+    let inverse = if scale > f32::MIN_POSITIVE {
+        1.0 / scale
+    } else {
+        0.0
+    };
+    let integers = simd.round(simd.mul(numbers, simd.splat(inverse)));
+    let integers = simd.min(integers, simd.splat(LARGEST));
+    // SAFETY: by this function's contract; the numbers are at most 127.
+    unsafe { simd.store_i8(simd.max(integers, simd.splat(-LARGEST)), to) };
+    scale
 }

@@ -3,12 +3,12 @@
 use std::{cell::Cell, marker::PhantomData};
 
 use super::{
-    activations::{Activations, SCALE, SUMS, WEIGHTED, WORDS},
+    activations::{Activations, SCALES, SECOND, SUMS, WHOLE, WORDS},
     float,
 };
 use crate::{
     QuantError, Result,
-    packed::{Aligned, Block, Mins, Packed, ROWS, TileFormat, Unpacked, VECTOR, Visitor, visit},
+    packed::{Aligned, Block, Packed, ROWS, TileFormat, Unpacked, VECTOR, Visitor, visit},
     simd::{Kernel, LANES, Level, Simd, dispatch},
     threads::{Parts, Pool},
 };
@@ -293,35 +293,40 @@ unsafe fn add_block<S: Simd, T: TileFormat, const N: usize>(
         unsafe {
             let words = words.add(token);
             let halves = word::<N>(words, SUMS).cast_signed();
-            let scale = simd.splat(f32::from_bits(word::<N>(words, SCALE)));
-            let part = if T::SCALES == 1 {
-                let dot = start::<S, T>(simd, halves, (minus & 0xffff) | minus << 16);
-                let dot = quads::<S, T, N>(simd, dot, block, words, 0);
-                let dot = quads::<S, T, N>(simd, dot, block, words, 4);
-                simd.mul(simd.to_f32(dot), block.scales[0])
+            let first = start::<S, T>(simd, halves, minus & 0xffff);
+            let first = quads::<S, T, N>(simd, first, block, words, 0);
+            let second = start::<S, T>(simd, halves, minus << 16);
+            let second = quads::<S, T, N>(simd, second, block, words, 4);
+            let first = simd.mul(simd.to_f32(first), number::<S, N>(simd, words, SCALES[0]));
+            let scale = number::<S, N>(simd, words, SCALES[1]);
+            if T::SCALES == 1 {
+                let part = simd.fma(simd.to_f32(second), scale, first);
+                *sum = simd.fma(part, block.scales[0], *sum);
             } else {
-                let first = start::<S, T>(simd, halves, minus & 0xffff);
-                let first = quads::<S, T, N>(simd, first, block, words, 0);
-                let second = start::<S, T>(simd, halves, minus << 16);
-                let second = quads::<S, T, N>(simd, second, block, words, 4);
-                let first = simd.mul(simd.to_f32(first), block.scales[0]);
-                simd.fma(simd.to_f32(second), block.scales[1], first)
-            };
-            *sum = simd.fma(part, scale, *sum);
-            match T::MINS {
-                Mins::None => {}
-                Mins::Whole => {
-                    let weighted = simd.splat(f32::from_bits(word::<N>(words, WEIGHTED)));
-                    *sum = simd.fma(block.min, weighted, *sum);
-                }
-                Mins::Halves => {
-                    let minima = simd.dot2(simd.ints(0), block.min_pair, halves);
-                    let minimum = simd.mul(simd.to_f32(minima), block.min);
-                    *sum = simd.fma(minimum, scale, *sum);
-                }
+                *sum = simd.fma(first, block.scales[0], *sum);
+                let second = simd.mul(simd.to_f32(second), scale);
+                *sum = simd.fma(second, block.scales[1], *sum);
+            }
+            if T::MINS > 0 {
+                let whole = number::<S, N>(simd, words, WHOLE);
+                *sum = simd.fma(block.mins[0], whole, *sum);
+            }
+            if T::MINS > 1 {
+                let second = number::<S, N>(simd, words, SECOND);
+                *sum = simd.fma(block.mins[1], second, *sum);
             }
         }
     }
+}
+
+/// A number of the token that `words` points to, in all lanes.
+///
+/// # Safety
+/// There are so many words.
+#[inline(always)]
+unsafe fn number<S: Simd, const N: usize>(simd: S, words: *const u32, i: usize) -> S::F {
+    // SAFETY: by this function's contract.
+    simd.splat(f32::from_bits(unsafe { word::<N>(words, i) }))
 }
 
 /// Word `i` of the token that `words` points to.

@@ -112,7 +112,7 @@ fn bits(numbers: &[f32]) -> Vec<u32> {
 
 /// The activations as they are after rounding, in double precision.
 fn rounded(row: &[f32]) -> Vec<f64> {
-    row.chunks(32)
+    row.chunks(16)
         .flat_map(|block| {
             let largest = block.iter().fold(0.0f32, |a, x| a.max(x.abs()));
             let scale = largest / 127.0;

@@ -1,7 +1,7 @@
 //! Tiles of the types with blocks of 256 elements: a unit is one block, its scales in front.
 
 use super::{
-    Block, Flat, Mins, TileFormat,
+    Block, Flat, TileFormat,
     legacy::{IQ4_TABLE, looked_up, nibbles},
     tile::{VECTOR, eight, put, put_words},
 };
@@ -107,7 +107,7 @@ impl TileFormat for Q4K {
     const OFFSET: i16 = 0;
     const WIDE: bool = false;
     const SCALES: usize = 1;
-    const MINS: Mins = Mins::Whole;
+    const MINS: usize = 1;
     type Unpacked = Flat<1, 1, 0, false>;
 
     fn pack(from: &[u8], _index: usize, row: usize, to: &mut [u8]) {
@@ -125,8 +125,7 @@ impl TileFormat for Q4K {
             Block {
                 weights: plane(simd, qs, I as i32 % 2 * 4, 0x0f),
                 scales: [scaled(simd, unit, unit, I); 2],
-                min: scaled(simd, unit.add(DMIN), unit, 8 + I),
-                min_pair: simd.ints(0),
+                mins: [scaled(simd, unit.add(DMIN), unit, 8 + I); 2],
             }
         }
     }
@@ -147,7 +146,7 @@ impl TileFormat for Q5K {
     const OFFSET: i16 = 0;
     const WIDE: bool = false;
     const SCALES: usize = 1;
-    const MINS: Mins = Mins::Whole;
+    const MINS: usize = 1;
     type Unpacked = Flat<1, 1, 0, false>;
 
     fn pack(from: &[u8], _index: usize, row: usize, to: &mut [u8]) {
@@ -171,8 +170,7 @@ impl TileFormat for Q5K {
             Block {
                 weights: joined(simd, low, high),
                 scales: [scaled(simd, unit, unit, I); 2],
-                min: scaled(simd, unit.add(DMIN), unit, 8 + I),
-                min_pair: simd.ints(0),
+                mins: [scaled(simd, unit.add(DMIN), unit, 8 + I); 2],
             }
         }
     }
@@ -193,7 +191,7 @@ impl TileFormat for Q6K {
     const OFFSET: i16 = 32;
     const WIDE: bool = false;
     const SCALES: usize = 2;
-    const MINS: Mins = Mins::None;
+    const MINS: usize = 0;
     type Unpacked = Flat<2, 0, 32, false>;
 
     fn pack(from: &[u8], _index: usize, row: usize, to: &mut [u8]) {
@@ -219,8 +217,7 @@ impl TileFormat for Q6K {
                     signed_scale(simd, unit, 2 * I),
                     signed_scale(simd, unit, 2 * I + 1),
                 ],
-                min: simd.splat(0.0),
-                min_pair: simd.ints(0),
+                mins: [simd.splat(0.0); 2],
             }
         }
     }
@@ -240,7 +237,7 @@ impl TileFormat for Q2K {
     const OFFSET: i16 = 0;
     const WIDE: bool = false;
     const SCALES: usize = 2;
-    const MINS: Mins = Mins::Halves;
+    const MINS: usize = 2;
     type Unpacked = Flat<2, 2, 0, false>;
 
     fn pack(from: &[u8], _index: usize, row: usize, to: &mut [u8]) {
@@ -260,14 +257,16 @@ impl TileFormat for Q2K {
             let d = simd.load_f16(unit.cast());
             let first = simd.load_u8(unit.add(GROUPS + LANES * 2 * I));
             let second = simd.load_u8(unit.add(GROUPS + LANES * (2 * I + 1)));
+            let dmin = simd.load_f16(unit.add(DMIN).cast());
+            let min = simd.mul(dmin, simd.to_f32(simd.high_part(first)));
+            let second_min = simd.mul(dmin, simd.to_f32(simd.high_part(second)));
             Block {
                 weights: plane(simd, qs, I as i32 % 4 * 2, 0x03),
                 scales: [
                     simd.mul(d, simd.to_f32(simd.low_nibble(first))),
                     simd.mul(d, simd.to_f32(simd.low_nibble(second))),
                 ],
-                min: simd.load_f16(unit.add(DMIN).cast()),
-                min_pair: simd.pair(simd.high_part(first), simd.high_part(second)),
+                mins: [min, simd.sub(second_min, min)],
             }
         }
     }
@@ -288,7 +287,7 @@ impl TileFormat for Q3K {
     const OFFSET: i16 = 4;
     const WIDE: bool = false;
     const SCALES: usize = 2;
-    const MINS: Mins = Mins::None;
+    const MINS: usize = 0;
     type Unpacked = Flat<2, 0, 4, false>;
 
     fn pack(from: &[u8], _index: usize, row: usize, to: &mut [u8]) {
@@ -314,8 +313,7 @@ impl TileFormat for Q3K {
                     signed_scale(simd, unit, 2 * I),
                     signed_scale(simd, unit, 2 * I + 1),
                 ],
-                min: simd.splat(0.0),
-                min_pair: simd.ints(0),
+                mins: [simd.splat(0.0); 2],
             }
         }
     }
@@ -335,7 +333,7 @@ impl TileFormat for Iq4Xs {
     const OFFSET: i16 = 128;
     const WIDE: bool = true;
     const SCALES: usize = 1;
-    const MINS: Mins = Mins::None;
+    const MINS: usize = 0;
     type Unpacked = Flat<1, 0, 128, true>;
 
     fn pack(from: &[u8], _index: usize, row: usize, to: &mut [u8]) {
@@ -357,8 +355,7 @@ impl TileFormat for Iq4Xs {
             Block {
                 weights: looked_up(simd, &IQ4_TABLE, indices),
                 scales: [signed_scale(simd, unit, I); 2],
-                min: simd.splat(0.0),
-                min_pair: simd.ints(0),
+                mins: [simd.splat(0.0); 2],
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Tiles of the types with blocks of 32 elements. A unit is two blocks, their scales in front.
 
 use super::{
-    Block, Flat, Mins, TileFormat,
+    Block, Flat, TileFormat,
     tile::{VECTOR, eight, put, put_words},
 };
 use crate::{
@@ -132,7 +132,7 @@ macro_rules! symmetric_nibbles {
             const OFFSET: i16 = $offset;
             const WIDE: bool = $offset == 128;
             const SCALES: usize = 1;
-            const MINS: Mins = Mins::None;
+            const MINS: usize = 0;
             type Unpacked = Flat<1, 0, $offset, { $offset == 128 }>;
 
             fn pack(from: &[u8], index: usize, row: usize, to: &mut [u8]) {
@@ -147,8 +147,7 @@ macro_rules! symmetric_nibbles {
                     Block {
                         weights: Self::weights(simd, unit.add(Self::PARTS.at(I))),
                         scales: scales(simd, unit, I),
-                        min: simd.splat(0.0),
-                        min_pair: simd.ints(0),
+                        mins: [simd.splat(0.0); 2],
                     }
                 }
             }
@@ -209,7 +208,7 @@ impl TileFormat for Q4_1 {
     const OFFSET: i16 = 0;
     const WIDE: bool = false;
     const SCALES: usize = 1;
-    const MINS: Mins = Mins::Whole;
+    const MINS: usize = 1;
     type Unpacked = Flat<1, 1, 0, false>;
 
     fn pack(from: &[u8], index: usize, row: usize, to: &mut [u8]) {
@@ -226,8 +225,7 @@ impl TileFormat for Q4_1 {
                 weights: nibbles(simd, unit.add(Self::PARTS.at(I))),
                 scales: scales(simd, unit, I),
                 // The file's minimum is added.
-                min: scales(simd, unit, 2 + I)[0],
-                min_pair: simd.ints(0),
+                mins: scales(simd, unit, 2 + I),
             }
         }
     }
@@ -247,7 +245,7 @@ impl TileFormat for Q5_0 {
     const OFFSET: i16 = 16;
     const WIDE: bool = false;
     const SCALES: usize = 1;
-    const MINS: Mins = Mins::None;
+    const MINS: usize = 0;
     type Unpacked = Flat<1, 0, 16, false>;
 
     fn pack(from: &[u8], index: usize, row: usize, to: &mut [u8]) {
@@ -265,8 +263,7 @@ impl TileFormat for Q5_0 {
             Block {
                 weights: fifth_bits(simd, nibbles(simd, from), from.add(NIBBLES)),
                 scales: scales(simd, unit, I),
-                min: simd.splat(0.0),
-                min_pair: simd.ints(0),
+                mins: [simd.splat(0.0); 2],
             }
         }
     }
@@ -290,7 +287,7 @@ impl TileFormat for Q5_1 {
     const OFFSET: i16 = 0;
     const WIDE: bool = false;
     const SCALES: usize = 1;
-    const MINS: Mins = Mins::Whole;
+    const MINS: usize = 1;
     type Unpacked = Flat<1, 1, 0, false>;
 
     fn pack(from: &[u8], index: usize, row: usize, to: &mut [u8]) {
@@ -309,8 +306,7 @@ impl TileFormat for Q5_1 {
             Block {
                 weights: fifth_bits(simd, nibbles(simd, from), from.add(NIBBLES)),
                 scales: scales(simd, unit, I),
-                min: scales(simd, unit, 2 + I)[0],
-                min_pair: simd.ints(0),
+                mins: scales(simd, unit, 2 + I),
             }
         }
     }
@@ -330,7 +326,7 @@ impl TileFormat for Q8_0 {
     const OFFSET: i16 = 128;
     const WIDE: bool = true;
     const SCALES: usize = 1;
-    const MINS: Mins = Mins::None;
+    const MINS: usize = 0;
     type Unpacked = Flat<1, 0, 128, true>;
 
     fn pack(from: &[u8], index: usize, row: usize, to: &mut [u8]) {
@@ -350,8 +346,7 @@ impl TileFormat for Q8_0 {
             Block {
                 weights: eight!(J => simd.load_bytes(from.add(J * VECTOR))),
                 scales: scales(simd, unit, I),
-                min: simd.splat(0.0),
-                min_pair: simd.ints(0),
+                mins: [simd.splat(0.0); 2],
             }
         }
     }
@@ -370,7 +365,7 @@ impl TileFormat for Mxfp4 {
     const OFFSET: i16 = 12;
     const WIDE: bool = false;
     const SCALES: usize = 1;
-    const MINS: Mins = Mins::None;
+    const MINS: usize = 0;
     type Unpacked = Flat<1, 0, 12, false>;
 
     fn pack(from: &[u8], index: usize, row: usize, to: &mut [u8]) {
@@ -387,8 +382,7 @@ impl TileFormat for Mxfp4 {
             Block {
                 weights: looked_up(simd, &MXFP4_TABLE, indices),
                 scales: [half_scale(simd, exponents); 2],
-                min: simd.splat(0.0),
-                min_pair: simd.ints(0),
+                mins: [simd.splat(0.0); 2],
             }
         }
     }

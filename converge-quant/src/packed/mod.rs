@@ -28,7 +28,7 @@ use rayon::prelude::*;
 use crate::{GgmlType, Gguf, QuantError, Result, TensorInfo, simd::LANES};
 pub(crate) use aligned::Aligned;
 use tile::Flat;
-pub(crate) use tile::{Block, Mins, TileFormat, Unpacked, VECTOR, Visitor};
+pub(crate) use tile::{Block, TileFormat, Unpacked, VECTOR, Visitor};
 
 /// Rows of a tile.
 pub(crate) const ROWS: usize = LANES;

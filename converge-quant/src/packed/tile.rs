@@ -48,17 +48,6 @@ pub(super) use eight;
 /// Bytes of a vector of weights.
 pub(crate) const VECTOR: usize = 4 * LANES;
 
-/// What is subtracted from a block's product beside the offset of its weights.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Mins {
-    /// Nothing.
-    None,
-    /// A minimum for 32 elements, times the sum of the activations.
-    Whole,
-    /// A 4-bit minimum for each 16 elements, with a scale for both.
-    Halves,
-}
-
 /// 32 elements of sixteen rows, unpacked.
 #[derive(Clone, Copy)]
 pub(crate) struct Block<S: Simd> {
@@ -66,10 +55,8 @@ pub(crate) struct Block<S: Simd> {
     pub(crate) weights: [S::B; 8],
     /// The scales of 32 elements in the first, or of 16 elements each.
     pub(crate) scales: [S::F; 2],
-    /// With [`Mins::Whole`] minus the minimum, with [`Mins::Halves`] minus the scale of the two.
-    pub(crate) min: S::F,
-    /// With [`Mins::Halves`] the two minima of each row.
-    pub(crate) min_pair: S::I,
+    /// What is added to each of 32 elements, and what to each of the last 16 beside.
+    pub(crate) mins: [S::F; 2],
 }
 
 /// How a type's blocks lie in a tile.
@@ -86,8 +73,8 @@ pub(crate) trait TileFormat {
     const WIDE: bool;
     /// Scales of 32 elements: 1 or 2.
     const SCALES: usize;
-    /// What is subtracted.
-    const MINS: Mins;
+    /// Minima of 32 elements: 0, 1 or 2.
+    const MINS: usize;
     /// What it is once unpacked.
     type Unpacked: Unpacked;
 
@@ -156,7 +143,7 @@ pub(super) struct DecodeRow<'a> {
 }
 
 impl DecodeRow<'_> {
-    fn block(&mut self, at: usize, block: &Block<Scalar>, offset: i16, scales: usize, mins: Mins) {
+    fn block(&mut self, at: usize, block: &Block<Scalar>, offset: i16, scales: usize, mins: usize) {
         let row = self.row;
         let Some(out) = self.out.get_mut(at..at + super::BLOCK) else {
             return;
@@ -165,12 +152,10 @@ impl DecodeRow<'_> {
             let weight = block.weights[i / 4][4 * row + i % 4];
             let half = i / 16;
             let scale = block.scales[if scales == 2 { half } else { 0 }][row];
-            let minimum = match mins {
-                Mins::None => 0.0,
-                Mins::Whole => block.min[row],
-                Mins::Halves => {
-                    block.min[row] * ((block.min_pair[row] >> (16 * half)) & 0xffff) as f32
-                }
+            let minimum = match (mins, half) {
+                (0, _) => 0.0,
+                (2, 1) => block.mins[0][row] + block.mins[1][row],
+                _ => block.mins[0][row],
             };
             *out = scale * (f32::from(weight) - f32::from(offset)) + minimum;
         }
@@ -208,20 +193,18 @@ impl Visitor for DecodeRow<'_> {
 }
 
 /// A tile whose blocks are unpacked already: what many tokens are multiplied with. Types that differ
-/// only in how they are packed share it. `MINS` is 0 for [`Mins::None`], 1 for [`Mins::Whole`] and 2
-/// for [`Mins::Halves`].
-pub(crate) struct Flat<const SCALES: usize, const MINS: u8, const OFFSET: i16, const WIDE: bool>;
+/// only in how they are packed share it.
+pub(crate) struct Flat<const SCALES: usize, const MINS: usize, const OFFSET: i16, const WIDE: bool>;
 
-impl<const SCALES: usize, const MINS: u8, const OFFSET: i16, const WIDE: bool>
+impl<const SCALES: usize, const MINS: usize, const OFFSET: i16, const WIDE: bool>
     Flat<SCALES, MINS, OFFSET, WIDE>
 {
     const SCALE: usize = 8 * VECTOR;
     const MIN: usize = Self::SCALE + SCALES * VECTOR;
-    const PAIR: usize = Self::MIN + if MINS > 0 { VECTOR } else { 0 };
-    const BLOCK: usize = Self::PAIR + if MINS > 1 { VECTOR } else { 0 };
+    const BLOCK: usize = Self::MIN + MINS * VECTOR;
 }
 
-impl<const SCALES: usize, const MINS: u8, const OFFSET: i16, const WIDE: bool> Unpacked
+impl<const SCALES: usize, const MINS: usize, const OFFSET: i16, const WIDE: bool> Unpacked
     for Flat<SCALES, MINS, OFFSET, WIDE>
 {
     #[inline(always)]
@@ -232,17 +215,14 @@ impl<const SCALES: usize, const MINS: u8, const OFFSET: i16, const WIDE: bool> U
             for j in 0..SCALES {
                 simd.store(block.scales[j], to.add(Self::SCALE + j * VECTOR).cast());
             }
-            if MINS > 0 {
-                simd.store(block.min, to.add(Self::MIN).cast());
-            }
-            if MINS > 1 {
-                simd.store_ints(block.min_pair, to.add(Self::PAIR).cast());
+            for j in 0..MINS {
+                simd.store(block.mins[j], to.add(Self::MIN + j * VECTOR).cast());
             }
         }
     }
 }
 
-impl<const SCALES: usize, const MINS: u8, const OFFSET: i16, const WIDE: bool> TileFormat
+impl<const SCALES: usize, const MINS: usize, const OFFSET: i16, const WIDE: bool> TileFormat
     for Flat<SCALES, MINS, OFFSET, WIDE>
 {
     const BLOCKS: usize = 1;
@@ -251,11 +231,7 @@ impl<const SCALES: usize, const MINS: u8, const OFFSET: i16, const WIDE: bool> T
     const OFFSET: i16 = OFFSET;
     const WIDE: bool = WIDE;
     const SCALES: usize = SCALES;
-    const MINS: Mins = match MINS {
-        0 => Mins::None,
-        1 => Mins::Whole,
-        _ => Mins::Halves,
-    };
+    const MINS: usize = MINS;
 
     type Unpacked = Self;
 
@@ -273,13 +249,15 @@ impl<const SCALES: usize, const MINS: u8, const OFFSET: i16, const WIDE: bool> T
                     simd.load(scales.cast()),
                     simd.load(scales.add((SCALES - 1) * VECTOR).cast()),
                 ],
-                min: match MINS {
-                    0 => simd.splat(0.0),
-                    _ => simd.load(unit.add(Self::MIN).cast()),
-                },
-                min_pair: match MINS {
-                    2 => simd.load_ints(unit.add(Self::PAIR).cast()),
-                    _ => simd.ints(0),
+                mins: match MINS {
+                    0 => [simd.splat(0.0); 2],
+                    _ => {
+                        let mins = unit.add(Self::MIN);
+                        [
+                            simd.load(mins.cast()),
+                            simd.load(mins.add((MINS - 1) * VECTOR).cast()),
+                        ]
+                    }
                 },
             }
         }

@@ -190,11 +190,7 @@ impl Simd for Avx2 {
     fn to_f32(self, a: Self::I) -> Self::F {
         both!(_mm256_cvtepi32_ps, a)
     }
-    #[inline(always)]
-    unsafe fn load_ints(self, from: *const i32) -> Self::I {
-        // SAFETY: see above; sixteen `i32` are readable.
-        unsafe { self.load_bytes(from.cast()) }
-    }
+    #[cfg(test)]
     #[inline(always)]
     unsafe fn store_ints(self, a: Self::I, to: *mut i32) {
         // SAFETY: see above; sixteen `i32` are writable.
@@ -219,10 +215,6 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn high_part(self, a: Self::I) -> Self::I {
         both!(_mm256_srli_epi32::<4>, a)
-    }
-    #[inline(always)]
-    fn pair(self, low: Self::I, high: Self::I) -> Self::I {
-        self.or(low, both!(_mm256_slli_epi32::<16>, high))
     }
     #[inline(always)]
     fn dot4<const WIDE: bool>(self, sum: Self::I, weights: Self::B, a: i32) -> Self::I {

@@ -128,11 +128,7 @@ impl Simd for Avx512 {
         // SAFETY: see above.
         unsafe { _mm512_cvtepi32_ps(a) }
     }
-    #[inline(always)]
-    unsafe fn load_ints(self, from: *const i32) -> __m512i {
-        // SAFETY: see above; sixteen `i32` are readable.
-        unsafe { _mm512_loadu_si512(from.cast()) }
-    }
+    #[cfg(test)]
     #[inline(always)]
     unsafe fn store_ints(self, a: __m512i, to: *mut i32) {
         // SAFETY: see above; sixteen `i32` are writable.
@@ -152,11 +148,6 @@ impl Simd for Avx512 {
     fn high_part(self, a: __m512i) -> __m512i {
         // SAFETY: see above.
         unsafe { _mm512_srli_epi32::<4>(a) }
-    }
-    #[inline(always)]
-    fn pair(self, low: __m512i, high: __m512i) -> __m512i {
-        // SAFETY: see above.
-        unsafe { _mm512_or_si512(low, _mm512_slli_epi32::<16>(high)) }
     }
     #[inline(always)]
     fn dot4<const WIDE: bool>(self, sum: __m512i, weights: __m512i, a: i32) -> __m512i {

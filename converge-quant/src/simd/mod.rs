@@ -77,7 +77,7 @@ pub(crate) trait Simd: Copy {
 
     fn ints(self, x: i32) -> Self::I;
     fn to_f32(self, a: Self::I) -> Self::F;
-    unsafe fn load_ints(self, from: *const i32) -> Self::I;
+    #[cfg(test)]
     unsafe fn store_ints(self, a: Self::I, to: *mut i32);
     /// Sixteen integers of 8 bits without a sign.
     unsafe fn load_u8(self, from: *const u8) -> Self::I;
@@ -85,8 +85,6 @@ pub(crate) trait Simd: Copy {
     fn low_nibble(self, a: Self::I) -> Self::I;
     /// Each lane's bits from the fifth on.
     fn high_part(self, a: Self::I) -> Self::I;
-    /// Two `i16` a lane: `low`, which must be below 2¹⁵, and `high` above it.
-    fn pair(self, low: Self::I, high: Self::I) -> Self::I;
     /// To each lane: the product of its bytes without a sign with the four bytes of `a` with one,
     /// summed. `WIDE` where bytes of the weights may exceed 127.
     fn dot4<const WIDE: bool>(self, sum: Self::I, weights: Self::B, a: i32) -> Self::I;

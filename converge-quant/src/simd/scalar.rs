@@ -134,11 +134,7 @@ impl Simd for Scalar {
     fn to_f32(self, a: Self::I) -> Self::F {
         a.map(|x| x as f32)
     }
-    #[inline(always)]
-    unsafe fn load_ints(self, from: *const i32) -> Self::I {
-        // SAFETY: sixteen `i32` are readable.
-        unsafe { from.cast::<Self::I>().read_unaligned() }
-    }
+    #[cfg(test)]
     #[inline(always)]
     unsafe fn store_ints(self, a: Self::I, to: *mut i32) {
         // SAFETY: sixteen `i32` are writable.
@@ -156,10 +152,6 @@ impl Simd for Scalar {
     #[inline(always)]
     fn high_part(self, a: Self::I) -> Self::I {
         a.map(|x| x >> 4)
-    }
-    #[inline(always)]
-    fn pair(self, low: Self::I, high: Self::I) -> Self::I {
-        from_fn(|i| low[i] | high[i] << 16)
     }
     #[inline(always)]
     fn dot4<const WIDE: bool>(self, sum: Self::I, weights: Self::B, a: i32) -> Self::I {

@@ -63,7 +63,7 @@ impl Kernel for Everything<'_> {
                 simd.dot2(simd.ints(3), simd.ints(0x0102_fff0), word),
                 simd.low_nibble(simd.ints(word)),
                 simd.high_part(simd.ints(word & 0xffff)),
-                simd.pair(lanes, simd.ints(9)),
+                lanes,
             ] {
                 simd.store_ints(x, whole.as_mut_ptr());
                 ints.extend(whole);
