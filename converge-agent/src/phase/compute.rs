@@ -124,7 +124,7 @@ numbers or dates of the thing in question are known (newer ones replace older on
 go together. A year has 12 months, 4 quarters and 52 weeks. Then give one calculation that leads to \
 the answer, or null if the answer is stated.";
 
-const EXAMPLES: [(&str, &str); 7] = [
+const EXAMPLES: [(&str, &str); 8] = [
     (
         "Question: Which loan ends first, and what do we pay for it in total?\n\n\
          Found:\n\
@@ -195,6 +195,16 @@ const EXAMPLES: [(&str, &str); 7] = [
          [3] You may keep the piano until 31 May 2024.\n\
          Computed: nothing yet",
         r#"{"reasoning":"Asked: the end of the loan of the piano. Known: the later letter states 31 May 2024. So: nothing to compute.","compute":null}"#,
+    ),
+    (
+        "Question: When does the rent of the store end?\n\n\
+         Found:\n\
+         letters/owner.txt (the latest)\n\
+         [1] We give notice with this letter: the rent of the store ends on 30 September 2022.\n\
+         halls/store.txt\n\
+         [2] 5. Each side may end it with three months' notice.\n\
+         Computed: nothing yet",
+        r#"{"reasoning":"Asked: the end of the rent of the store. Known: the notice states 30 September 2022, which has the three months in it. So: nothing to compute.","compute":null}"#,
     ),
 ];
 

@@ -14,6 +14,7 @@ pub mod plan;
 pub mod query;
 pub mod quote;
 pub mod scope;
+mod times;
 
 use converge_core::chat::Message;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};

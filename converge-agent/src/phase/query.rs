@@ -1,14 +1,16 @@
 //! Execute, on a table: turn the question into a query over real columns and values.
 
+use std::collections::HashSet;
+
 use converge_core::chat::Message;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Phase, Prompt, list_of, object, parse};
+use super::{Phase, Prompt, list_of, object, parse, times::Times};
 use crate::{
     error::Result,
-    tool::facts::{FactKind, facts_in},
     tool::table::{Aggregate, AggregateOp, ColumnProfile, Condition, Profile, Sort, TableArgs},
+    tool::words,
 };
 
 const SYSTEM: &str = "\
@@ -45,7 +47,8 @@ kilos (number): 0.5 to 120\n\
 ordered_kilos (number): 1 to 150\n\n";
 
 /// Asks for a query on `table`. `known` holds what documents said, one line each.
-/// `failed` is an earlier query in words that no row matched.
+/// `failed` is an earlier query in words that no row matched: then a text can only be asked for
+/// where the question or the documents have a word of it.
 pub fn prompt(question: &str, table: &Profile, known: &[String], failed: Option<&str>) -> Prompt {
     let mut messages = vec![Message::system(SYSTEM)];
     for (user, assistant) in EXAMPLES {
@@ -73,7 +76,7 @@ pub fn prompt(question: &str, table: &Profile, known: &[String], failed: Option<
         phase: Phase::Execute,
         about: format!("query {}", table.path),
         messages,
-        schema: schema(table, question),
+        schema: schema(table, question, known, failed.is_some()),
         max_tokens: 260,
     }
 }
@@ -111,16 +114,16 @@ fn describe(column: &ColumnProfile) -> String {
     }
 }
 
-fn schema(table: &Profile, question: &str) -> Value {
+fn schema(table: &Profile, question: &str, known: &[String], strict: bool) -> Value {
     let numbers: Vec<&str> = names(table, |column| holds(column) == Holds::Numbers);
     let groups: Vec<&str> = names(table, |column| matches!(holds(column), Holds::Choice(_)));
-    // Where the question names no day, a day in the query would be made up.
-    let names_a_day = facts_in(question)
-        .iter()
-        .any(|fact| matches!(fact.kind, FactKind::Date(_)));
+    let dates = Times::of(question, known).pattern();
+    let texts = known.iter().map(String::as_str).chain([question]);
+    let spoken: HashSet<String> = texts.flat_map(words::stems).collect();
     let mut conditions = Vec::new();
     for column in &table.columns {
-        conditions.extend(condition(column, names_a_day));
+        let spoken = strict.then_some(&spoken);
+        conditions.extend(condition(column, &dates, spoken));
         conditions.extend(between_columns(column, table));
     }
     let nullable = |columns: &[&str]| {
@@ -163,17 +166,13 @@ fn names(table: &Profile, keep: impl Fn(&ColumnProfile) -> bool) -> Vec<&str> {
         .collect()
 }
 
-fn condition(column: &ColumnProfile, names_a_day: bool) -> Vec<Value> {
+/// What a row may be asked in a column; with `spoken`, texts only that share a word with it.
+fn condition(column: &ColumnProfile, dates: &str, spoken: Option<&HashSet<String>>) -> Vec<Value> {
     let name = json!({"const": column.name});
     let compare = json!({"enum": ["eq", "ne", "lt", "le", "gt", "ge"]});
     let (compare, value) = match holds(column) {
         Holds::Dates => {
-            let pattern = if names_a_day {
-                "^([12][0-9]{3}(-[01][0-9](-[0-3][0-9])?)?|Q[1-4] [12][0-9]{3})$"
-            } else {
-                "^([12][0-9]{3}(-[01][0-9])?|Q[1-4] [12][0-9]{3})$"
-            };
-            let date = json!({"type": "string", "pattern": pattern});
+            let date = json!({"type": "string", "pattern": dates});
             let between = object([
                 ("column", name.clone()),
                 ("op", json!({"const": "between"})),
@@ -189,7 +188,16 @@ fn condition(column: &ColumnProfile, names_a_day: bool) -> Vec<Value> {
             compare,
             json!({"type": "string", "pattern": "^-?[0-9]{1,12}(\\.[0-9]{1,4})?$"}),
         ),
-        Holds::Choice(values) => (json!({"enum": ["eq", "ne"]}), json!({"enum": values})),
+        Holds::Choice(values) => {
+            let is_spoken = |value: &&String| {
+                spoken.is_none_or(|spoken| words::stems(value).any(|word| spoken.contains(&word)))
+            };
+            let values: Vec<&String> = values.iter().filter(is_spoken).collect();
+            if values.is_empty() {
+                return Vec::new();
+            }
+            (json!({"enum": ["eq", "ne"]}), json!({"enum": values}))
+        }
         Holds::Text => (
             json!({"enum": ["eq", "contains"]}),
             json!({"type": "string", "minLength": 1, "maxLength": 40}),

@@ -2,7 +2,10 @@
 
 use serde_json::json;
 
-use super::state::{Run, Stage};
+use super::{
+    span,
+    state::{Run, Stage},
+};
 use crate::{
     evidence::{Calculation, Evidence, FactValue},
     phase::{
@@ -102,12 +105,15 @@ impl Run {
         let texts = self.calculations.iter().map(|one| one.result.as_str());
         let texts = texts.chain(self.shown().map(|(_, evidence)| evidence.quote.as_str()));
         for text in texts.chain([self.question.as_str()]) {
+            let lengths = span::lengths(text);
             for fact in facts_in(text).iter().filter(|fact| !fact.weak) {
                 match &fact.kind {
                     FactKind::Number(number)
                         if !is_year(text, fact, *number) && !is_label(text, fact) =>
                     {
-                        if number.to_i64().is_some() {
+                        // From the begin of a term its length leads to its end, which is known.
+                        let count = number.to_i64();
+                        if count.is_some_and(|count| !lengths.contains(&count)) {
                             push(&mut operands.counts, number.to_string());
                         }
                         for written in written(text, fact, *number) {

@@ -14,6 +14,7 @@ mod compute;
 mod conclude;
 mod lookup;
 mod outcome;
+mod query;
 mod relate;
 mod search;
 mod span;

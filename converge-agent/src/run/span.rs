@@ -94,6 +94,12 @@ impl Span {
     }
 }
 
+/// The lengths, in any unit, of a term that a text states by its two ends.
+pub(super) fn lengths(text: &str) -> Vec<i64> {
+    let lengths = term(text).map(|span| span.lengths).unwrap_or_default();
+    lengths.into_iter().map(|(number, _)| number).collect()
+}
+
 /// The term of a text with two dates, both of which belong to it.
 fn term(text: &str) -> Option<Span> {
     let dates: Vec<(Date, &str)> = facts_in(text)

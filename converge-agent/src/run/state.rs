@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::{
     Outcome, StopReason,
     lookup::{self, Named},
+    query::query_text,
     relate, survey,
 };
 use crate::{
@@ -21,11 +22,11 @@ use crate::{
     },
     segment::{self, Segment},
     tool::{
-        Source, ToolError, ToolOutput,
+        ToolError, ToolOutput,
         list::ListResult,
         read::ReadResult,
         search::SearchResult,
-        table::{AggregateOp, Profile, TableArgs, TableResult},
+        table::{Profile, TableArgs},
     },
 };
 
@@ -287,7 +288,7 @@ impl Run {
             }
             Stage::Query { path, failed } => match self.table(path) {
                 Some(table) => {
-                    let failed = failed.as_ref().map(survey::query_text);
+                    let failed = failed.as_ref().map(query_text);
                     let known = self.known();
                     generate(query::prompt(
                         &self.question,
@@ -652,30 +653,6 @@ impl Run {
             };
         }
         self.observe()
-    }
-
-    /// Takes the result of a query. One that no row matched is tried once more in another way; only
-    /// a count may be zero.
-    fn queried(&mut self, args: TableArgs, again: bool, output: ToolOutput) -> Result<Stage> {
-        let path = args.path.clone();
-        let lines = output.sources.iter().filter(|source| source.path == path);
-        let first = lines.clone().map(|source| source.first).min().unwrap_or(1);
-        let last = lines.map(|source| source.last).max().unwrap_or(first);
-        let quote = output.text.clone();
-        let result: TableResult = survey::typed("table", output)?;
-        if result.matched == 0 && !again {
-            let failed = Some(args);
-            return Ok(Stage::Query { path, failed });
-        }
-        if result.matched > 0 || args.aggregate.op == AggregateOp::Count {
-            self.add(Evidence {
-                source: Source { path, first, last },
-                quote,
-                fact: Some(survey::query_text(&args)),
-                value: None,
-            });
-        }
-        Ok(self.next_work())
     }
 }
 

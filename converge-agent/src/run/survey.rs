@@ -9,12 +9,7 @@ use crate::{
     error::{AgentError, Result},
     phase::plan::Listed,
     segment::Segment,
-    tool::{
-        ToolOutput,
-        list::ListResult,
-        search::SearchResult,
-        table::{Compare, Profile, TableArgs},
-    },
+    tool::{ToolOutput, list::ListResult, search::SearchResult, table::Profile},
 };
 
 /// The typed result of a built-in tool.
@@ -103,36 +98,6 @@ pub(super) fn complete(documents: &mut Vec<String>, all: &[Listed]) {
             }
         }
     }
-}
-
-/// A query in words: what a table was asked.
-pub(super) fn query_text(args: &TableArgs) -> String {
-    let mut text = format!("{:?}", args.aggregate.op).to_lowercase();
-    if let Some(column) = &args.aggregate.column {
-        text.push_str(&format!(" of {column}"));
-    }
-    if let Some(group) = &args.group_by {
-        text.push_str(&format!(" by {group}"));
-    }
-    for (at, condition) in args.filter.iter().enumerate() {
-        let op = match condition.op {
-            Compare::Eq => "=",
-            Compare::Ne => "is not",
-            Compare::Lt => "<",
-            Compare::Le => "<=",
-            Compare::Gt => ">",
-            Compare::Ge => ">=",
-            Compare::Contains => "contains",
-            Compare::Between => "from",
-        };
-        let word = if at == 0 { "where" } else { "and" };
-        let with = condition.other_column.as_ref().unwrap_or(&condition.value);
-        text.push_str(&format!(" {word} {} {op} {with}", condition.column));
-        if let Some(to) = &condition.to {
-            text.push_str(&format!(" to {to}"));
-        }
-    }
-    text
 }
 
 /// Groups the segments of a document into pieces of a size that one call reads; of a document with

@@ -328,11 +328,12 @@ fn a_query_without_a_row_is_asked_once_more_and_the_identifier_is_cited() {
             "answer" => json!({"answer": "It is 20.", "cite": [2]}),
             _ => {
                 asked += 1;
-                let invoice = if asked == 1 { "AB-1001" } else { "AB-1002" };
+                // At first the number is taken for an amount.
+                let amount = if asked == 1 { "1002" } else { "20" };
                 json!({
                     "where": [
-                        {"column": "invoice", "op": "eq", "value": invoice},
-                        {"column": "firm", "op": "eq", "value": "Bolt"},
+                        {"column": "invoice", "op": "eq", "value": "AB-1002"},
+                        {"column": "amount", "op": "eq", "value": amount},
                     ],
                     "group_by": null, "compute": "rows", "column": null, "order": "none",
                 })
@@ -347,4 +348,29 @@ fn a_query_without_a_row_is_asked_once_more_and_the_identifier_is_cited() {
             .iter()
             .any(|one| one.quote.contains("AB-1002,Bolt"))
     );
+}
+
+#[test]
+fn a_condition_that_nobody_spoke_of_is_dropped_before_nothing_is_found() {
+    let (_dir, tools) = box_of(&[("expenses.csv", "kind,amount\ntravel,10\nfood,30\nfood,40\n")]);
+    let outcome = play_as(
+        "table",
+        "nothing",
+        "Which expenses were above 20?",
+        &tools,
+        |prompt| match prompt.about.as_str() {
+            "plan" => json!({"facts": [], "documents": [], "tables": ["expenses.csv"]}),
+            "answer" => json!({"answer": "Those of 30 and of 40.", "cite": [1]}),
+            _ => json!({
+                "where": [
+                    {"column": "kind", "op": "eq", "value": "travel"},
+                    {"column": "amount", "op": "gt", "value": "20"},
+                ],
+                "group_by": null, "compute": "rows", "column": null, "order": "none",
+            }),
+        },
+    );
+    assert_eq!(outcome.stop, StopReason::Done);
+    let quote = &outcome.citations[0].quote;
+    assert!(quote.contains("3: food | 30\n4: food | 40"), "{quote}");
 }

@@ -216,7 +216,7 @@ fn month(text: &str) -> Option<(u16, &str)> {
 }
 
 /// The month of a name or its abbreviation, English or German.
-fn month_of(name: &str) -> Option<i8> {
+pub(crate) fn month_of(name: &str) -> Option<i8> {
     const MONTHS: [&[&str]; 12] = [
         &["january", "jan", "januar", "jänner"],
         &["february", "feb", "februar"],
