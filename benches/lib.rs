@@ -1,4 +1,30 @@
-//! What the benches share.
+//! What the benches share: probes of the machine's limits, the work that a pass over a model is,
+//! and models to measure.
+//!
+//! ```text
+//!   probe     bytes per second from memory ──────┐
+//!             multiply-adds per second, raw      ├─► model::Work::limit(m): the least time that a
+//!             … of a kernel's own instructions ──┘   pass over m tokens can take on this machine
+//! ```
+//!
+//! A time alone says little on a machine that others use too: what counts is its share of the limit,
+//! probed in the same run.
+
+pub mod model;
+pub mod probe;
+mod times;
+
+pub use times::Times;
+
+/// Threads that benches compute with: `CONVERGE_THREADS`, else as many as the machine has cores.
+#[must_use]
+pub fn threads() -> usize {
+    let asked = std::env::var("CONVERGE_THREADS").ok();
+    asked
+        .and_then(|text| text.parse().ok())
+        .filter(|&n| n > 0)
+        .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, Into::into))
+}
 
 /// Bytes that look random and are the same in every run (SplitMix64).
 #[must_use]
@@ -14,4 +40,16 @@ pub fn noise(len: usize) -> Vec<u8> {
     }
     bytes.truncate(len);
     bytes
+}
+
+/// Numbers spread about zero as weights and activations are, between −1 and 1.
+#[must_use]
+pub fn numbers(len: usize) -> Vec<f32> {
+    let bytes = noise(2 * len);
+    bytes
+        .as_chunks::<2>()
+        .0
+        .iter()
+        .map(|&[a, b]| (f32::from(a) + f32::from(b)) / 255.0 - 1.0)
+        .collect()
 }
