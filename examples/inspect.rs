@@ -18,7 +18,7 @@ use std::{
 
 use anyhow::Context as _;
 use clap::Parser;
-use converge_core::model::DecoderSpec;
+use converge_core::{backend::candle::ADAPTED, model::DecoderSpec};
 use converge_examples::{
     cli::{self, bytes, one_line},
     engine::{self, DEFAULT_CONTEXT, ModelArg, with_advice},
@@ -69,6 +69,8 @@ struct Facts {
     architecture: String,
     /// Why the model cannot be run; `None` where it can.
     unsupported: Option<String>,
+    /// Whether it runs through candle-transformers.
+    adapted: bool,
     types: Vec<TypeShare>,
     elements: u64,
     weight_bytes: u64,
@@ -127,10 +129,15 @@ impl Facts {
             .metadata()
             .get("general.architecture")
             .context("this file does not say what model it holds: get another one")?;
+        let adapted = ADAPTED.contains(&architecture.as_str());
         Ok(Self {
-            unsupported: DecoderSpec::from_gguf(gguf)
-                .err()
-                .map(|error| one_line(&with_advice(gguf, error))),
+            unsupported: match adapted {
+                true => None,
+                false => DecoderSpec::from_gguf(gguf)
+                    .err()
+                    .map(|error| one_line(&with_advice(gguf, error))),
+            },
+            adapted,
             elements: types.iter().map(|share| share.elements).sum(),
             weight_bytes: types.iter().map(|share| share.bytes).sum(),
             memory: memory(gguf.metadata(), &architecture, args.ctx),
@@ -188,6 +195,9 @@ fn print_text(gguf: &Gguf, facts: &Facts, args: &Args) -> anyhow::Result<()> {
             "architecture  {}; cannot be run: {why}",
             facts.architecture
         )?,
+    }
+    if facts.adapted {
+        writeln!(out, "              {}", engine::ADAPTED)?;
     }
     writeln!(
         out,
@@ -291,6 +301,7 @@ fn print_json(gguf: &Gguf, facts: &Facts, args: &Args) -> anyhow::Result<()> {
     let mut object = json!({
         "path": gguf.path(), "version": gguf.version(), "file_bytes": gguf.file_bytes(),
         "architecture": facts.architecture, "unsupported": facts.unsupported,
+        "adapted": facts.adapted,
         "tensor_count": gguf.tensors().len(), "weights": facts.elements,
         "weight_bytes": facts.weight_bytes, "bits_per_weight": facts.bits_per_weight(),
         "types": types, "memory": memory, "metadata": metadata,

@@ -54,6 +54,14 @@ pub enum CoreError {
     /// A grammar could not be compiled, or could not be kept.
     #[error(transparent)]
     Constrain(#[from] crate::constrain::ConstrainError),
+    /// A decoder that can forget everything only was to keep a part.
+    #[error("the cache holds {held} positions and cannot be cut back to {len}, only to 0")]
+    CannotTruncate {
+        /// Positions in the cache.
+        held: usize,
+        /// Positions that were to stay.
+        len: usize,
+    },
     /// The file's architecture has no decoder description.
     #[error("architecture `{found}` is not supported (supported: {})", supported.join(", "))]
     UnsupportedArchitecture {

@@ -5,7 +5,7 @@ use std::{num::NonZeroUsize, path::Path, sync::Arc};
 use converge_quant::{Gguf, Level};
 
 #[cfg(feature = "candle")]
-use crate::backend::candle::{CandleModel, CandleOptions, WeightMode};
+use crate::backend::candle::{AdaptedDecoder, CandleModel, CandleOptions, WeightMode};
 use crate::{
     CoreError, Result,
     backend::cpu::{CpuModel, CpuOptions},
@@ -56,12 +56,18 @@ impl Default for LoadOptions {
 }
 
 impl LoadOptions {
-    /// Loads the decoder alone.
+    /// Loads the decoder alone. What has no description here runs through candle-transformers,
+    /// whatever the backend ([`ADAPTED`](crate::backend::candle::ADAPTED)).
     ///
     /// # Errors
     /// The model's for what is not supported;
     /// [`ModelParameter`](CoreError::ModelParameter) for a context that the model does not have.
     pub fn decoder(&self, gguf: &Gguf) -> Result<Box<dyn Decoder>> {
+        #[cfg(feature = "candle")]
+        if AdaptedDecoder::trained_context(gguf)?.is_some() {
+            let decoder = AdaptedDecoder::load(gguf, &self.candle())?;
+            return Ok(Box::new(decoder));
+        }
         Ok(match &self.backend {
             Backend::Cpu => {
                 let options = CpuOptions {
@@ -72,15 +78,22 @@ impl LoadOptions {
                 Box::new(CpuModel::load(gguf, &options)?.decoder())
             }
             #[cfg(feature = "candle")]
-            Backend::Candle { mode, device } => {
-                let options = CandleOptions {
-                    mode: *mode,
-                    context: self.context,
-                    device: device.clone(),
-                };
-                Box::new(CandleModel::load(gguf, &options)?.decoder())
-            }
+            Backend::Candle { .. } => Box::new(CandleModel::load(gguf, &self.candle())?.decoder()),
         })
+    }
+
+    /// What candle is asked for where it computes the model.
+    #[cfg(feature = "candle")]
+    fn candle(&self) -> CandleOptions {
+        let mut options = CandleOptions {
+            context: self.context,
+            ..CandleOptions::default()
+        };
+        if let Backend::Candle { mode, device } = &self.backend {
+            options.mode = *mode;
+            options.device = device.clone();
+        }
+        options
     }
 }
 

@@ -9,7 +9,7 @@ use candle_core::Device;
 use clap::{Args, ValueEnum};
 use converge_core::{
     Backend, CoreError, LoadOptions,
-    backend::candle::WeightMode,
+    backend::candle::{AdaptedDecoder, WeightMode},
     chat::Fallback,
     generate::{Session, StopReason},
     hub,
@@ -23,6 +23,10 @@ pub use advice::with_advice;
 
 /// Positions of the context where neither `--ctx` nor the model asks for fewer.
 pub const DEFAULT_CONTEXT: usize = 4096;
+
+/// What a model that runs through candle-transformers cannot do, in a line for people.
+pub const ADAPTED: &str = "this architecture runs through candle-transformers: a prompt that does \
+                           not go on from the last one is computed anew, and nothing can be forked";
 
 /// Which model: the first argument, or `--model`.
 #[derive(Args, Clone, Debug)]
@@ -149,8 +153,18 @@ impl EngineArgs {
 
     /// `--ctx` where given, else `wanted` or what the model has, whichever is less.
     fn context(&self, gguf: &Gguf, wanted: usize) -> anyhow::Result<usize> {
-        let spec = DecoderSpec::from_gguf(gguf).map_err(|error| with_advice(gguf, error))?;
-        let trained = spec.trained_context;
+        let advised = |error| with_advice(gguf, error);
+        let trained = match AdaptedDecoder::trained_context(gguf).map_err(advised)? {
+            Some(trained) => {
+                eprintln!("note: {ADAPTED}");
+                trained
+            }
+            None => {
+                DecoderSpec::from_gguf(gguf)
+                    .map_err(advised)?
+                    .trained_context
+            }
+        };
         match self.ctx.map(NonZeroUsize::get) {
             Some(n) if n > trained => bail!("--ctx {n} is more than the {trained} of this model"),
             Some(n) => Ok(n),

@@ -249,6 +249,11 @@ fn a_file_without_a_usable_tokenizer_says_how_to_get_one() {
             &["`unheard-of`", "qwen2", "give another model"],
         );
     }
+    let adapted = Tiny::new().text("general.architecture", "glm4");
+    let adapted = adapted.write(&dir.path().join("adapted.gguf"));
+    let found = object(&good("inspect", &[&adapted, "--json"]));
+    assert_eq!(found["adapted"], true);
+    assert!(good("inspect", &[&adapted]).contains("computed anew"));
     // It is a model none the less.
     let found = object(&good("inspect", &[&none, "--json"]));
     assert_eq!(found["unsupported"], serde_json::Value::Null);

@@ -111,11 +111,15 @@ impl Session {
             .count();
         let common = common.min(prompt.len().saturating_sub(1));
         self.keep(common)?;
-        Ok(common)
+        Ok(self.tokens.len())
     }
 
-    fn keep(&mut self, len: usize) -> Result<()> {
+    /// Forgets what comes after `len` tokens; everything, where the decoder cannot keep a part.
+    fn keep(&mut self, mut len: usize) -> Result<()> {
         if len < self.decoder.len() {
+            if !self.decoder.truncates() {
+                len = 0;
+            }
             self.decoder.truncate(len)?;
         }
         self.tokens.truncate(len);
@@ -242,6 +246,9 @@ impl Generate for Session {
         let first = row(&logits, 0, vocab)?;
         let mut scores = Vec::with_capacity(continuations.len());
         for continuation in continuations {
+            // A decoder that cannot keep a part has forgotten the prompt, too.
+            let lost = prompt.get(self.tokens.len()..).unwrap_or_default();
+            self.advance(lost, Rows::None, cancel, &mut |_| ())?;
             scores.push(self.score_one(first, continuation, cancel)? as f32);
             self.keep(prompt.len())?;
         }

@@ -1,7 +1,7 @@
 use serde_json::{Value, json};
 
 use super::{
-    toy::{encode, end, scripted, session},
+    toy::{encode, end, forgetful, scripted, session},
     *,
 };
 use crate::{
@@ -558,6 +558,29 @@ fn scores_share_the_prompt_and_leave_it_in_the_cache() {
             .iter()
             .all(|p| p.1 == Rows::All)
     );
+}
+
+#[test]
+fn a_decoder_that_keeps_no_part_gives_the_same_and_computes_more() {
+    let prompt: Vec<TokenId> = (0..20).collect();
+    let continuations = [vec![7], vec![7, 8, 9], Vec::new(), vec![7, 8, 10]];
+    let (mut whole, mut parts) = (forgetful(64), session(64));
+    // The prompt once more after each continuation that left something behind it.
+    let scores = whole.0.score(&prompt, &continuations, &Cancel::new());
+    let expected = parts.0.score(&prompt, &continuations, &Cancel::new());
+    assert_eq!(scores.unwrap(), expected.unwrap());
+
+    for (prompt, reused) in [(&prompt[..], 0), (&prompt[..12], 0), (&[5, 6][..], 0)] {
+        let request = greedy(prompt, 6);
+        let (found, _) = run(&mut whole.0, &request);
+        assert_eq!(found.tokens, run(&mut parts.0, &request).0.tokens);
+        assert_eq!(found.usage.reused, reused);
+    }
+    // What goes on from the last one is not computed again.
+    let grown = [whole.0.held(), &[3, 4]].concat();
+    let (found, _) = run(&mut whole.0, &greedy(&grown, 2));
+    assert_eq!(found.usage.reused, grown.len() - 2);
+    assert!(whole.1.lock().unwrap().truncations.iter().all(|&n| n == 0));
 }
 
 #[test]

@@ -75,6 +75,7 @@ pub(super) struct Toy {
     /// Position and token: this token is by far the likeliest after that many tokens.
     script: Vec<TokenId>,
     script_at: usize,
+    truncates: bool,
     log: Arc<Mutex<Log>>,
 }
 
@@ -144,9 +145,14 @@ impl Decoder for Toy {
     }
 
     fn truncate(&mut self, len: usize) -> Result<()> {
+        assert!(self.truncates || len == 0, "cut back to {len}");
         self.log.lock().unwrap().truncations.push(len);
         self.tokens.truncate(len);
         Ok(())
+    }
+
+    fn truncates(&self) -> bool {
+        self.truncates
     }
 
     fn context(&self) -> usize {
@@ -167,11 +173,25 @@ pub(super) fn session(context: usize) -> (Session, Arc<Mutex<Log>>) {
     scripted(context, 0, &[])
 }
 
+/// A session over a toy that forgets everything or nothing.
+pub(super) fn forgetful(context: usize) -> (Session, Arc<Mutex<Log>>) {
+    toy(context, 0, &[], false)
+}
+
 /// A toy that, once `at` tokens are there, says `script`.
 pub(super) fn scripted(
     context: usize,
     at: usize,
     script: &[TokenId],
+) -> (Session, Arc<Mutex<Log>>) {
+    toy(context, at, script, true)
+}
+
+fn toy(
+    context: usize,
+    at: usize,
+    script: &[TokenId],
+    truncates: bool,
 ) -> (Session, Arc<Mutex<Log>>) {
     let log = Arc::new(Mutex::new(Log::default()));
     let tokenizer = tokenizer();
@@ -182,6 +202,7 @@ pub(super) fn scripted(
         tokens: Vec::new(),
         script: script.to_vec(),
         script_at: at,
+        truncates,
         log: log.clone(),
     };
     let template = "{% for m in messages %}{{ m.content }}{% endfor %}";

@@ -72,8 +72,15 @@ pub trait Decoder: Send {
     /// Forgets every position from `len` on; no effect where the cache is no longer than that.
     ///
     /// # Errors
-    /// The backend's own.
+    /// [`CannotTruncate`](crate::CoreError::CannotTruncate) where [`truncates`](Self::truncates)
+    /// does not hold and `len` is not 0, or the backend's own.
     fn truncate(&mut self, len: usize) -> Result<()>;
+
+    /// Whether [`truncate`](Self::truncate) can leave a part of the cache. Where it cannot, only
+    /// everything is forgotten at once.
+    fn truncates(&self) -> bool {
+        true
+    }
 
     /// The most positions that the cache can hold.
     fn context(&self) -> usize;

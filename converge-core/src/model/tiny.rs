@@ -211,6 +211,18 @@ impl Tiny {
         tiny
     }
 
+    /// Norms before and after each part; gate and up in one tensor.
+    pub(crate) fn glm4() -> Self {
+        let mut tiny = Self::new("glm4");
+        tiny.add_biases();
+        tiny.add_post_norms();
+        for i in 0..tiny.layers {
+            tiny.tensors.remove(&format!("blk.{i}.ffn_gate.weight"));
+            tiny.add(&format!("blk.{i}.ffn_up.weight"), &[2 * INNER, WIDTH], 0.0);
+        }
+        tiny
+    }
+
     /// Biases of queries, keys and values.
     fn add_biases(&mut self) {
         for i in 0..self.layers {

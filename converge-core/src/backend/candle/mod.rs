@@ -4,6 +4,7 @@
 //! the architecture is right. With [`WeightMode::Quantized`] the blocks of the file go through
 //! candle's `QMatMul`, which rounds activations to 8 bits on the CPU.
 
+mod adapter;
 mod cache;
 mod decoder;
 mod feed_forward;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use candle_core::Device;
 use converge_quant::Gguf;
 
+pub use adapter::{ADAPTED, AdaptedDecoder};
 pub use decoder::CandleDecoder;
 
 use crate::{CoreError, Result, model::DecoderSpec};
