@@ -119,6 +119,9 @@ impl Held {
 
     /// Compiled before anything is generated: what cannot be held is refused here.
     fn compile(&self, session: &Session) -> anyhow::Result<Option<Grammar>> {
+        if matches!(self, Self::Nothing) {
+            return Ok(None);
+        }
         let env = session.token_env()?;
         Ok(Some(match self {
             Self::Nothing => return Ok(None),
