@@ -183,6 +183,39 @@ fn a_reused_cache_gives_what_a_cold_one_gives() {
     );
 }
 
+/// The calls of an agent: a few templates in turn, each with another end.
+#[test]
+fn prompts_in_turn_go_on_from_what_each_left() {
+    let _alone = alone();
+    let options = LoadOptions {
+        context: 1024,
+        ..LoadOptions::default()
+    };
+    let mut turns = load(&file("smollm2-135m"), &options).unwrap();
+    let mut cold = load(&file("smollm2-135m"), &options)
+        .unwrap()
+        .with_prefix_bytes(0);
+    let long = "Loom 3 stood still for a week in November, so the engineer was called. ".repeat(25);
+    let ends = ["Who was called?", "Which loom?", "In which month?"];
+    for (round, end) in ends.iter().enumerate() {
+        for place in ["Kelderby", "Orrick"] {
+            let prompt = ask(&format!("Minutes of {place}. {long} {end}"));
+            let request = Request {
+                max_tokens: 12,
+                ..Request::new(prompt.clone())
+            };
+            cold.clear().unwrap();
+            let expected = cold.generate(&request, &mut |_| ()).unwrap();
+            let found = turns.generate(&request, &mut |_| ()).unwrap();
+            assert_eq!(found.tokens, expected.tokens);
+            assert_eq!(expected.usage.reused, 0);
+            if round > 0 {
+                assert!(found.usage.prefilled < 30, "{:?}", found.usage);
+            }
+        }
+    }
+}
+
 fn contract_schema() -> Value {
     json!({
         "type": "object",

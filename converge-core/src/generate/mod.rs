@@ -2,6 +2,7 @@
 
 mod cancel;
 mod log_probs;
+mod prefix;
 mod request;
 mod run;
 mod session;

@@ -1,6 +1,10 @@
 use std::sync::{Arc, OnceLock};
 
-use super::{Cancel, Event, Generate, Generation, Request, log_prob, run::Run};
+use super::{
+    Cancel, Event, Generate, Generation, Request, log_prob,
+    prefix::{self, PrefixIndex},
+    run::Run,
+};
 use crate::{
     CoreError, Result, TokenId,
     chat::ChatTemplate,
@@ -25,11 +29,17 @@ pub struct Session {
     tokens: Vec<TokenId>,
     env: OnceLock<TokenEnv>,
     prefill_chunk: usize,
+    /// What was held before and is not any more.
+    before: PrefixIndex,
 }
 
 impl Session {
     /// Tokens of a prompt that go through the model at once, unless told otherwise.
     pub const PREFILL_CHUNK: usize = 128;
+
+    /// Bytes of keys and values that are kept of requests before the last one, unless told
+    /// otherwise.
+    pub const PREFIX_BYTES: usize = 512 << 20;
 
     /// A session over a decoder whose cache is empty.
     pub fn new(
@@ -44,6 +54,7 @@ impl Session {
             tokens: Vec::new(),
             env: OnceLock::new(),
             prefill_chunk: Self::PREFILL_CHUNK,
+            before: PrefixIndex::new(Self::PREFIX_BYTES),
         }
     }
 
@@ -52,6 +63,14 @@ impl Session {
     #[must_use]
     pub fn with_prefill_chunk(mut self, tokens: usize) -> Self {
         self.prefill_chunk = tokens.max(1);
+        self
+    }
+
+    /// Keeps at most so many bytes of keys and values of requests before the last one; 0 keeps none.
+    /// A prompt goes on from whatever has the longest beginning in common with it.
+    #[must_use]
+    pub fn with_prefix_bytes(mut self, bytes: usize) -> Self {
+        self.before = PrefixIndex::new(bytes);
         self
     }
 
@@ -72,6 +91,7 @@ impl Session {
     /// # Errors
     /// The backend's own.
     pub fn clear(&mut self) -> Result<()> {
+        self.before.clear();
         self.keep(0)
     }
 
@@ -99,17 +119,24 @@ impl Session {
         }
     }
 
-    /// Cuts the cache back to what it has in common with `prompt`, less the last token, whose
-    /// logits are needed. Returns how many tokens stay.
+    /// Cuts the cache back to what it has in common with `prompt`, or takes up an earlier request
+    /// that has more, less the last token, whose logits are needed. Returns how many tokens stay.
     pub(super) fn reuse(&mut self, prompt: &[TokenId]) -> Result<usize> {
         self.tokens.truncate(self.decoder.len());
-        let common = self
-            .tokens
-            .iter()
-            .zip(prompt)
-            .take_while(|(a, b)| a == b)
-            .count();
-        let common = common.min(prompt.len().saturating_sub(1));
+        let most = prompt.len().saturating_sub(1);
+        let common = prefix::common(&self.tokens, prompt).min(most);
+        if common < self.tokens.len()
+            && let Some(pages) = self.decoder.pages()
+        {
+            self.before.insert(&self.tokens, pages);
+        }
+        if let Some((len, pages)) = self.before.longest(prompt)
+            && len.min(most) > common
+            && self.decoder.restore(&pages, len.min(most))
+        {
+            self.tokens = prompt[..len.min(most)].to_vec();
+            return Ok(self.tokens.len());
+        }
         self.keep(common)?;
         Ok(self.tokens.len())
     }

@@ -8,6 +8,10 @@ pub mod spec;
 #[cfg(test)]
 pub(crate) mod tiny;
 
+use std::sync::Arc;
+
+use converge_quant::kernels::KvPage;
+
 pub use spec::DecoderSpec;
 
 use crate::{Result, TokenId, generate::Cancel};
@@ -42,6 +46,39 @@ impl Logits {
     pub fn row(&self, i: usize) -> Option<&[f32]> {
         self.data
             .get(i.checked_mul(self.vocab)?..i.checked_add(1)?.checked_mul(self.vocab)?)
+    }
+}
+
+/// The pages of a KV cache, layer by layer: cheap to clone.
+#[derive(Clone, Debug)]
+pub struct KvPages {
+    model: u64,
+    layers: Arc<[Vec<Arc<KvPage>>]>,
+}
+
+impl KvPages {
+    /// Pages of each layer, the same number for all. `model` is a number of the loaded model's own:
+    /// what other weights computed is of no use to it.
+    pub fn new(model: u64, layers: Vec<Vec<Arc<KvPage>>>) -> Self {
+        Self {
+            model,
+            layers: layers.into(),
+        }
+    }
+
+    /// The number of the model that computed them.
+    pub fn model(&self) -> u64 {
+        self.model
+    }
+
+    /// The pages of each layer.
+    pub fn layers(&self) -> &[Vec<Arc<KvPage>>] {
+        &self.layers
+    }
+
+    /// All pages.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<KvPage>> {
+        self.layers.iter().flatten()
     }
 }
 
@@ -90,4 +127,17 @@ pub trait Decoder: Send {
 
     /// Whether the exactness contract holds: the same tokens whatever the batch and the cache.
     fn exact(&self) -> bool;
+
+    /// The pages of the KV cache, shared with the decoder until one of the two changes them; `None`
+    /// for a backend without pages.
+    fn pages(&self) -> Option<KvPages> {
+        None
+    }
+
+    /// Goes on from the first `len` positions of a cache of the same model. Without pages, or with
+    /// those of another model, nothing changes and the result is `false`.
+    fn restore(&mut self, pages: &KvPages, len: usize) -> bool {
+        let _ = (pages, len);
+        false
+    }
 }

@@ -75,6 +75,12 @@ impl KvPage {
         }
     }
 
+    /// Bytes that it takes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.heads.page_bytes()
+    }
+
     /// Rounds keys and values of the position `slot` (below [`PAGE`]) to halves and keeps them:
     /// `kv_heads · size` numbers each.
     ///

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     CoreError, Result, TokenId,
     generate::Cancel,
-    model::{Decoder, Logits, Rows},
+    model::{Decoder, KvPages, Logits, Rows},
 };
 
 /// Rows that go through the head at a time: a cancel is noticed between them.
@@ -345,6 +345,27 @@ impl Decoder for CpuDecoder {
     }
 
     fn exact(&self) -> bool {
+        true
+    }
+
+    fn pages(&self) -> Option<KvPages> {
+        let used = self.len.div_ceil(PAGE);
+        let layers = self.pages.iter().map(|pages| pages[..used].to_vec());
+        Some(KvPages::new(self.model.shared.id, layers.collect()))
+    }
+
+    fn restore(&mut self, pages: &KvPages, len: usize) -> bool {
+        let used = len.div_ceil(PAGE);
+        let layers = pages.layers();
+        let enough = layers.iter().all(|pages| pages.len() >= used);
+        if pages.model() != self.model.shared.id || len > self.context() || !enough {
+            return false;
+        }
+        for (own, pages) in self.pages.iter_mut().zip(layers) {
+            own.clear();
+            own.extend_from_slice(&pages[..used]);
+        }
+        self.len = len;
         true
     }
 }

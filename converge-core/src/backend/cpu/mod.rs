@@ -17,7 +17,13 @@ mod feed_forward;
 mod tests;
 mod weights;
 
-use std::{num::NonZeroUsize, sync::Arc};
+use std::{
+    num::NonZeroUsize,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use converge_quant::{Gguf, Level, Pool};
 
@@ -55,7 +61,12 @@ pub struct CpuModel {
     shared: Arc<Shared>,
 }
 
+/// How many models this process has loaded.
+static LOADED: AtomicU64 = AtomicU64::new(0);
+
 struct Shared {
+    /// Tells this model's pages from those of others.
+    id: u64,
     spec: DecoderSpec,
     weights: Weights,
     pool: Pool,
@@ -85,6 +96,7 @@ impl CpuModel {
         let weights = Weights::load(gguf, &spec, options.context)?;
         Ok(Self {
             shared: Arc::new(Shared {
+                id: LOADED.fetch_add(1, Ordering::Relaxed),
                 weights,
                 pool: Pool::new(threads),
                 level: options.level,

@@ -179,3 +179,47 @@ fn two_decoders_share_weights_and_threads() {
         }
     });
 }
+
+#[test]
+fn pages_are_taken_up_where_they_were_left() {
+    for (name, tiny) in kinds() {
+        let model = load(&tiny, 2, Level::detect());
+        let (first, cancel) = (tokens(300), Cancel::new());
+        let mut other = first[..270].to_vec();
+        other.extend(tokens(40));
+        let golden = logits(&mut model.decoder(), &other, 64);
+
+        let mut decoder = model.decoder();
+        decoder.forward(&first, Rows::None, &cancel).unwrap();
+        let pages = decoder.pages().unwrap();
+        // Both go on from the same pages, in another order than they were made in.
+        let mut fork = model.decoder();
+        assert!(fork.restore(&pages, 270), "{name}");
+        let rest = logits(&mut fork, &other[270..], 7);
+        assert!(rest == golden[270 * VOCAB..], "{name}");
+        let more = logits(&mut decoder, &tokens(20), 20);
+        let mut all = first.clone();
+        all.extend(tokens(20));
+        let straight = logits(&mut model.decoder(), &all, 320);
+        assert!(more == straight[300 * VOCAB..], "{name}");
+        // The pages themselves are as they were.
+        assert!(decoder.restore(&pages, 300), "{name}");
+        assert!(logits(&mut decoder, &tokens(20), 3) == more, "{name}");
+    }
+}
+
+#[test]
+fn pages_of_another_model_are_refused() {
+    let cancel = Cancel::new();
+    let mut qwen = load(&Tiny::qwen2(), 1, Level::detect()).decoder();
+    let mut gemma = load(&Tiny::gemma2(), 1, Level::detect()).decoder();
+    qwen.forward(&tokens(9), Rows::None, &cancel).unwrap();
+    gemma.forward(&tokens(9), Rows::None, &cancel).unwrap();
+    let pages = qwen.pages().unwrap();
+    assert!(!gemma.restore(&pages, 5));
+    assert_eq!(gemma.len(), 9);
+    // Nor are more positions than there are pages for.
+    assert!(!qwen.restore(&pages, 257));
+    assert!(!qwen.restore(&pages, CONTEXT + 1));
+    assert!(qwen.restore(&pages, 9));
+}
