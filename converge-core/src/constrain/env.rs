@@ -21,6 +21,8 @@ pub struct TokenEnv {
     factory: Arc<ParserFactory>,
     /// Control tokens as they are written, the longest first.
     controls: Arc<[(String, TokenId)]>,
+    /// Tokens that end a text.
+    ends: Arc<[TokenId]>,
 }
 
 impl fmt::Debug for TokenEnv {
@@ -97,10 +99,12 @@ impl TokenEnv {
         Ok(Self {
             factory: Arc::new(factory),
             controls: Arc::default(),
+            ends: end.into(),
         })
     }
 
-    /// Indexes the vocabulary of a tokenizer. Control tokens can only end a text, never be in one.
+    /// Indexes the vocabulary of a tokenizer. Control tokens can only end a text, never be in one,
+    /// save where a [`CallFormat`](super::CallFormat) has them.
     ///
     /// # Errors
     /// As [`new`](Self::new).
@@ -123,6 +127,11 @@ impl TokenEnv {
             controls: controls.into(),
             ..env
         })
+    }
+
+    /// Whether the text ends with this token.
+    pub(super) fn is_end(&self, id: TokenId) -> bool {
+        self.ends.contains(&id)
     }
 
     /// The control token that a text begins with, and what follows it.

@@ -208,6 +208,44 @@ fn a_call_may_begin_with_a_control_token() {
 }
 
 #[test]
+fn control_tokens_may_stand_anywhere_in_the_format_of_calls() {
+    let tokenizer = crate::generate::toy::tokenizer();
+    let control = tokenizer.special("<|im_start|>").unwrap();
+    let env = TokenEnv::of(&tokenizer).unwrap();
+    let call = r#"{"name": "read", "arguments": {"path": "x"}}"#;
+    for (begin, end) in [
+        ("CALL<|im_start|>", "<|im_start|>"),
+        ("CALL [", "]<|im_start|>"),
+        ("<|im_start|>[<|im_start|>\n", "\n<|im_start|>]"),
+    ] {
+        let format = CallFormat {
+            begin: begin.to_owned(),
+            end: end.to_owned(),
+            ..CallFormat::hermes()
+        };
+        let grammar = Grammar::tools_or_text(&env, &tools(), &format).unwrap();
+        let mut constraint = grammar.start();
+        let parts = format!("{begin}{call}{end}");
+        for (at, part) in parts.split("<|im_start|>").enumerate() {
+            if at > 0 {
+                constraint.commit(control).unwrap();
+            }
+            for byte in part.bytes() {
+                constraint.commit(TokenId::from(byte)).unwrap();
+            }
+        }
+        assert!(constraint.is_done(), "{parts}");
+        // The characters of a control token are not the token.
+        let mut constraint = grammar.start();
+        let bytes = parts.bytes().map(TokenId::from);
+        let held = bytes
+            .map(|byte| constraint.commit(byte))
+            .all(|got| got.is_ok());
+        assert!(!held || !constraint.is_done(), "{parts}");
+    }
+}
+
+#[test]
 fn tools_that_cannot_be_held_are_refused() {
     let env = TokenEnv::of(&crate::generate::toy::tokenizer()).unwrap();
     let refused = |tools: &[ToolDef], format: &CallFormat| {
@@ -237,6 +275,9 @@ fn tools_that_cannot_be_held_are_refused() {
         (tools(), with("", "")),
         (tools(), with("\ncall", "")),
         (tools(), with("<tool_call>", "<|im_end|>")),
+        (tools(), with("<tool_call>", "\n<|im_end|>")),
+        (tools(), with("<|im_end|>", "")),
+        (tools(), with("CALL<|im_end|>", "")),
     ] {
         let got = refused(&tools, &format);
         assert!(matches!(got, ConstrainError::Tools { .. }), "{got:?}");

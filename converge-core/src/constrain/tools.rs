@@ -122,28 +122,27 @@ pub(super) fn to_lark(env: &TokenEnv, tools: &[ToolDef], format: &CallFormat) ->
         rules += &format!("tool_{at}: {before} %json {schema} \"}}\"\n");
         all.push(format!("tool_{at}"));
     }
-    let quoted = |text: &str| match text {
-        "" => String::new(),
-        _ => substring::quoted(text),
-    };
-    let (rest, end, all) = (quoted(&rest), quoted(&format.end), all.join(" | "));
+    let (rest, end) = (sequence(env, &rest)?, sequence(env, &format.end)?);
+    let all = all.join(" | ");
     Ok(format!("{head}call: {rest} ({all}) {end}\n{rules}"))
 }
 
 fn frame(env: &TokenEnv, format: &CallFormat) -> Result<Frame, ConstrainError> {
-    if env.control(&format.end).is_some() {
-        return Err(ConstrainError::Tools {
-            name: String::new(),
-            problem: "the end of a call is a control token",
-        });
-    }
     if let Some((id, rest)) = env.control(&format.begin) {
+        if env.is_end(id) {
+            return Err(ends_the_text());
+        }
         let head = format!("start: TEXT? opening?\nTEXT: /(?s:.+)/\nopening: <[{id}]> call\n");
         let rest = rest.to_owned();
         return Ok(Frame { head, rest });
     }
-    let space = format.begin.find(char::is_whitespace);
-    let (trigger, rest) = format.begin.split_at(space.unwrap_or(format.begin.len()));
+    let begin = &format.begin;
+    let stops = |&(at, c): &(usize, char)| {
+        let rest = begin.get(at..).unwrap_or_default();
+        c.is_whitespace() || env.control(rest).is_some()
+    };
+    let stop = begin.char_indices().find(stops);
+    let (trigger, rest) = begin.split_at(stop.map_or(begin.len(), |(at, _)| at));
     if trigger.is_empty() {
         return Err(ConstrainError::Tools {
             name: String::new(),
@@ -160,6 +159,39 @@ fn frame(env: &TokenEnv, format: &CallFormat) -> Result<Frame, ConstrainError> {
     );
     let rest = rest.to_owned();
     Ok(Frame { head, rest })
+}
+
+fn ends_the_text() -> ConstrainError {
+    ConstrainError::Tools {
+        name: String::new(),
+        problem: "a token that ends the text stands in the format of calls",
+    }
+}
+
+/// A text in Lark, control tokens of the vocabulary as themselves.
+fn sequence(env: &TokenEnv, text: &str) -> Result<String, ConstrainError> {
+    let mut parts = Vec::new();
+    let mut plain = String::new();
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        let Some((id, after)) = env.control(rest) else {
+            plain.push(c);
+            rest = rest.get(c.len_utf8()..).unwrap_or_default();
+            continue;
+        };
+        if env.is_end(id) {
+            return Err(ends_the_text());
+        }
+        if !plain.is_empty() {
+            parts.push(substring::quoted(&std::mem::take(&mut plain)));
+        }
+        parts.push(format!("<[{id}]>"));
+        rest = after;
+    }
+    if !plain.is_empty() {
+        parts.push(substring::quoted(&plain));
+    }
+    Ok(parts.join(" "))
 }
 
 /// A regular expression that matches this text alone.
