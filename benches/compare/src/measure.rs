@@ -59,7 +59,6 @@ impl Plan {
                 },
                 engine => bail!("{} is not measured in process", engine.name()),
             },
-            ..LoadOptions::default()
         })
     }
 

@@ -38,7 +38,7 @@ fn write(out: &mut String, results: &Results) -> fmt::Result {
         let bytes = results.files.get(model).map_or(0.0, |&bytes| bytes as f64);
         writeln!(
             out,
-            "File of {:.0} MB; {rounds} rounds, {} repetitions in each.\n",
+            "File of {:.0} MB; rounds: {rounds}, repetitions in each: {}.\n",
             bytes / 1e6,
             results.reps
         )?;
