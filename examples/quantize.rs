@@ -124,7 +124,7 @@ fn convert(
         let tensors = quantize::plan(source, &options)?;
         return tell(args, recipe, &tensors, None);
     }
-    check_target(args)?;
+    cli::check_target(&args.to, args.force)?;
 
     // 2. Rows are read, decoded, encoded and written, some at a time.
     let watch = Watch::new();
@@ -146,7 +146,7 @@ fn keep(args: &Args, source: &Gguf, metadata: &Metadata) -> anyhow::Result<()> {
     if args.dry_run {
         return Ok(());
     }
-    check_target(args)?;
+    cli::check_target(&args.to, args.force)?;
     let watch = Watch::new();
     let bar = cli::progress("copying", Unit::Bytes, source.file_bytes());
     let copied = gguf::copy(source, metadata, &args.to, |done, total| {
@@ -252,29 +252,6 @@ fn tell(
             "{fallbacks} tensors got another type, for their rows are no whole blocks of the one meant"
         )?;
     }
-    Ok(())
-}
-
-/// The new file must have a place, and not the source's.
-fn check_target(args: &Args) -> anyhow::Result<()> {
-    let to = &args.to;
-    ensure!(
-        !to.is_dir(),
-        "{} is a folder: give the path of the file to write",
-        to.display()
-    );
-    let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let folder = folder.unwrap_or(Path::new("."));
-    ensure!(
-        folder.is_dir(),
-        "there is no folder {}: make it, or give another path",
-        folder.display()
-    );
-    ensure!(
-        args.force || !to.exists(),
-        "{} is there already: give another path, or --force to replace it",
-        to.display()
-    );
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 mod interrupt;
 mod progress;
 mod sampling;
+mod target;
 mod text;
 mod threads;
 
@@ -11,6 +12,7 @@ use std::{error::Error, fmt, io, process::ExitCode};
 pub use interrupt::{Watch, interrupt, on_interrupt};
 pub use progress::{Unit, progress};
 pub use sampling::SamplingArgs;
+pub use target::check_target;
 pub use text::{bytes, one_line, unescape};
 pub use threads::run_on;
 

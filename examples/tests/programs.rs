@@ -9,6 +9,8 @@ mod common;
 mod embed;
 #[path = "programs/quantize.rs"]
 mod quantize;
+#[path = "programs/synthetic.rs"]
+mod synthetic;
 
 use std::{
     fs,
@@ -23,7 +25,16 @@ use serde_json::{Value, json};
 #[test]
 fn help_is_there_and_usage_errors_end_with_2() {
     for name in [
-        "bench", "chat", "embed", "fetch", "generate", "inspect", "quantize", "score", "tokenize",
+        "bench",
+        "chat",
+        "embed",
+        "fetch",
+        "generate",
+        "inspect",
+        "quantize",
+        "score",
+        "synthetic",
+        "tokenize",
     ] {
         assert!(good(name, &["--help"]).contains("Usage:"), "{name}");
         assert_eq!(
@@ -33,7 +44,7 @@ fn help_is_there_and_usage_errors_end_with_2() {
         );
     }
     // Nothing asked for.
-    for name in ["bench", "fetch", "quantize", "score"] {
+    for name in ["bench", "fetch", "quantize", "score", "synthetic"] {
         assert_eq!(run(name, &[]).status.code(), Some(2), "{name}");
     }
 }
