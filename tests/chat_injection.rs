@@ -5,18 +5,14 @@
 //! looks like a control token in its source is one, and conversations with these texts in every
 //! field, whole and in halves.
 
-use std::{collections::BTreeSet, fs};
+use std::collections::BTreeSet;
 
 use converge_core::{
     TokenId,
     chat::{ChatTemplate, Message, RenderOptions, ToolCall, ToolDef},
     tokenizer::{Special, Tokenizer},
 };
-use converge_quant::{
-    Gguf, Metadata,
-    gguf::{Array, Value},
-};
-use converge_tests::conformance;
+use converge_tests::chat_templates;
 use rayon::prelude::*;
 use serde_json::json;
 
@@ -87,51 +83,6 @@ fn conversation(texts: &Texts, arguments_as_text: bool) -> (Vec<Message>, Vec<To
     let properties = json!({name: {"type": "string", "description": argument_description}});
     let parameters = json!({"type": "object", "properties": properties});
     (messages, vec![ToolDef::new(tool, description, parameters)])
-}
-
-/// What in a template reads like a control token: `<…>`, and `[…]` in capitals, without spaces.
-fn markers(source: &str) -> BTreeSet<String> {
-    let mut found = BTreeSet::new();
-    for (open, close) in [('<', '>'), ('[', ']')] {
-        for (at, _) in source.match_indices(open) {
-            let rest = &source[at..];
-            let Some(end) = rest[1..].find([open, close]).map(|end| end + 2) else {
-                continue;
-            };
-            let marker = &rest[..end];
-            let letters = marker[1..end - 1].trim_matches(['/', '|', '｜']);
-            let shouts = letters.chars().all(|c| c.is_ascii_uppercase() || c == '_');
-            if marker.ends_with(close)
-                && letters.chars().any(char::is_alphabetic)
-                && letters
-                    .chars()
-                    .all(|c| c.is_alphanumeric() || "_▁-:.|".contains(c))
-                && (open == '<' || shouts)
-            {
-                found.insert(marker.to_owned());
-            }
-        }
-    }
-    found
-}
-
-/// A vocabulary of bytes and these control tokens.
-fn tokenizer(bytes: &[String], markers: &BTreeSet<String>) -> Tokenizer {
-    let tokens = bytes.iter().chain(markers);
-    let kinds = bytes.iter().map(|_| 1).chain(markers.iter().map(|_| 3));
-    let none: [&String; 0] = [];
-    let texts = |texts: Vec<&String>| Value::Array(Array::String(texts.into_iter().collect()));
-    let entries = [
-        ("tokenizer.ggml.model", Value::String("gpt2".to_owned())),
-        ("tokenizer.ggml.pre", Value::String("gpt-2".to_owned())),
-        ("tokenizer.ggml.tokens", texts(tokens.collect())),
-        (
-            "tokenizer.ggml.token_type",
-            Value::Array(Array::I32(kinds.collect())),
-        ),
-        ("tokenizer.ggml.merges", texts(none.to_vec())),
-    ];
-    Tokenizer::from_gguf(&Metadata::from_entries(entries).unwrap()).unwrap()
 }
 
 /// The tokens of a cut of the conversation: some templates know no tools, no system message, or no
@@ -258,33 +209,15 @@ impl Subject<'_> {
 
 #[test]
 fn no_field_of_a_message_forges_a_control_token() {
-    let folder = conformance("chat");
-    let entries = fs::read_dir(&folder).unwrap_or_else(|error| {
-        panic!(
-            "{}: {error}; CONVERGE_CONFORMANCE must name the data's folder",
-            folder.display()
-        )
-    });
-    let paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
-    let gpt2 = Gguf::open(conformance("tokenizer").join("ggml-vocab-gpt-2.gguf"))
-        .unwrap_or_else(|error| panic!("{error}"));
-    let bytes = gpt2.metadata().get_strs("tokenizer.ggml.tokens").unwrap();
-    let bytes: Vec<String> = bytes.iter().take(256).map(str::to_owned).collect();
-
-    let tried: Vec<Tried> = paths
+    let tried: Vec<Tried> = chat_templates()
         .par_iter()
-        .map(|path| {
-            let file = fs::read_to_string(path).unwrap();
-            let file: serde_json::Value = serde_json::from_str(&file).unwrap();
-            let text = |key: &str| file[key].as_str().unwrap();
-            let source = text("template");
-            let markers = markers(source);
-            let template = ChatTemplate::from_source(source, text("bos_token"), text("eos_token"));
+        .map(|file| {
+            let markers = file.markers();
             Subject {
-                name: path.file_stem().unwrap().to_string_lossy().into_owned(),
-                source,
-                template: template.unwrap(),
-                tokenizer: tokenizer(&bytes, &markers),
+                name: file.name.clone(),
+                source: &file.source,
+                template: file.compile(),
+                tokenizer: file.tokenizer(),
             }
             .try_everything(&markers)
         })

@@ -1,7 +1,11 @@
 //! What the tests of the whole workspace share: models that come by themselves, and the folder of
 //! the conformance data.
 
+mod templates;
+
 use std::path::{Path, PathBuf};
+
+pub use templates::{TemplateFile, chat_templates};
 
 /// The file of a model of the catalogue, fetched into the cache if it is not there yet.
 ///

@@ -10,7 +10,8 @@ use crate::{
     chat::{ChatTemplate, Message, RenderOptions, ToolCall, ToolDef},
 };
 
-/// How a model writes a call: `begin`, a JSON object of two keys, `end`.
+/// How a model writes a call: `begin`, a JSON object of two keys (three, where calls may have an id),
+/// `end`.
 ///
 /// The JSON is spaced as Python writes it, which is what models are trained on:
 /// `{"name": "read", "arguments": {"path": "a.txt"}}`.
@@ -25,6 +26,9 @@ pub struct CallFormat {
     pub name: String,
     /// The key of its arguments.
     pub arguments: String,
+    /// The key of the call's id, nine letters and digits after the arguments, which may be left out;
+    /// `None` where calls have none.
+    pub id: Option<String>,
 }
 
 impl CallFormat {
@@ -36,7 +40,10 @@ impl CallFormat {
 
     /// `[TOOL_CALLS][`, the object, `]`: Mistral 7B v0.3 to Nemo.
     pub fn mistral() -> Self {
-        Self::new("[TOOL_CALLS][", "]")
+        Self {
+            id: Some("id".to_owned()),
+            ..Self::new("[TOOL_CALLS][", "]")
+        }
     }
 
     fn new(begin: &str, end: &str) -> Self {
@@ -45,6 +52,7 @@ impl CallFormat {
             end: end.to_owned(),
             name: "name".to_owned(),
             arguments: "arguments".to_owned(),
+            id: None,
         }
     }
 
@@ -97,6 +105,17 @@ pub(super) fn to_lark(env: &TokenEnv, tools: &[ToolDef], format: &CallFormat) ->
     let mut names = HashSet::new();
     let mut rules = String::new();
     let mut all = Vec::new();
+    let after = match &format.id {
+        Some(id) => {
+            let before = format!(", {}: \"", Value::from(id.as_str()));
+            let before = substring::quoted(&before);
+            format!(
+                "({before} /[a-zA-Z0-9]{{9}}/ {})? \"}}\"",
+                substring::quoted("\"")
+            )
+        }
+        None => "\"}\"".to_owned(),
+    };
     for (at, tool) in tools.iter().enumerate() {
         if !names.insert(tool.name.as_str()) {
             return Err(problem(&tool.name, "there is another of that name").into());
@@ -119,7 +138,7 @@ pub(super) fn to_lark(env: &TokenEnv, tools: &[ToolDef], format: &CallFormat) ->
             key(&format.arguments)
         );
         let before = substring::quoted(&before);
-        rules += &format!("tool_{at}: {before} %json {schema} \"}}\"\n");
+        rules += &format!("tool_{at}: {before} %json {schema} {after}\n");
         all.push(format!("tool_{at}"));
     }
     let (rest, end) = (sequence(env, &rest)?, sequence(env, &format.end)?);
