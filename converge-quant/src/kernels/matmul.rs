@@ -16,12 +16,13 @@ use crate::{
 /// Bytes of tiles that a thread takes at a time, about: enough to stream, small enough to balance.
 const CHUNK: usize = 128 * 1024;
 
-/// From so many panels on, tiles are unpacked once for all of them.
-const UNPACK: usize = 2;
+/// From so many panels on, tiles are unpacked once for all of them. Fewer unpack a tile each in
+/// registers, which costs less than writing it out and reading it again.
+const UNPACK: usize = 4;
 
 /// How far ahead of their use weights are asked for. With several tokens a unit takes so long that the
 /// machine's own look-ahead does not reach the next.
-const AHEAD: usize = 4096;
+const AHEAD: usize = 8192;
 
 /// `out[token][row] = Σ weights[row][i] · activations[token][i]`; `out` is row-major, one row of
 /// `weights.rows()` numbers for each token.
