@@ -7,6 +7,7 @@ use thiserror::Error;
 use crate::ggml_type::GgmlType;
 use crate::gguf::{Fault, Field};
 use crate::quantize::Recipe;
+use crate::simd::Level;
 
 /// `Result` with this crate's error.
 pub type Result<T, E = QuantError> = std::result::Result<T, E>;
@@ -235,6 +236,36 @@ pub enum QuantError {
         rows: usize,
     },
 
+    /// The environment asks for instructions of an unknown name.
+    #[error("{variable} is {found:?}; this machine has {}", level_names())]
+    UnknownLevel {
+        /// The environment variable.
+        variable: &'static str,
+        /// Its value.
+        found: String,
+    },
+
+    /// Kernels were to use instructions that this machine lacks.
+    #[error("this machine has no {}; it has {}", level.name(), level_names())]
+    NoSuchInstructions {
+        /// What was asked for.
+        level: Level,
+    },
+
+    /// Heads that attention cannot have.
+    #[error(
+        "{heads} query heads, {kv_heads} of keys and values, {size} elements each: none may be 0, \
+         and query heads are a multiple of the others"
+    )]
+    Heads {
+        /// Query heads.
+        heads: usize,
+        /// Heads of keys and values.
+        kv_heads: usize,
+        /// Elements of each.
+        size: usize,
+    },
+
     /// Operands of a kernel do not fit each other.
     #[error("{operand}: expected {expected} numbers, found {found}")]
     OperandLength {
@@ -350,6 +381,11 @@ fn room(needed: u64) -> String {
 
 fn recipe_names() -> String {
     let names: Vec<&str> = Recipe::ALL.iter().map(|recipe| recipe.name()).collect();
+    names.join(", ")
+}
+
+fn level_names() -> String {
+    let names: Vec<&str> = Level::available().map(Level::name).collect();
     names.join(", ")
 }
 

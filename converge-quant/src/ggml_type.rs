@@ -223,6 +223,18 @@ impl GgmlType {
         Self::ALL.iter().copied().filter(|ty| ty.is_supported())
     }
 
+    /// Whether there are kernels for weights of the type: for all that this crate decodes but
+    /// Q8_K, which no file stores weights in.
+    #[must_use]
+    pub const fn has_kernels(self) -> bool {
+        self.is_supported() && !matches!(self, Self::Q8_K)
+    }
+
+    /// The types of weights that there are kernels for, in the order of their codes.
+    pub fn with_kernels() -> impl Iterator<Item = Self> {
+        Self::ALL.iter().copied().filter(|ty| ty.has_kernels())
+    }
+
     /// Bytes that `elements` elements take: `None` if they are not whole blocks or the product
     /// does not fit.
     #[must_use]

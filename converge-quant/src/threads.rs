@@ -5,6 +5,7 @@
 //! region and sleep only when nothing comes.
 
 use std::{
+    cell::Cell,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
         Arc, Mutex, PoisonError,
@@ -18,6 +19,14 @@ const SPINS: u32 = 20_000;
 /// Rounds after which a waiting thread lets others run.
 const YIELD_EVERY: u32 = 1_000;
 
+/// The most threads of a pool.
+const MOST: usize = 1024;
+
+thread_local! {
+    /// Whether this thread is in a region.
+    static INSIDE: Cell<bool> = const { Cell::new(false) };
+}
+
 /// A fixed number of threads, the caller's among them.
 ///
 /// Results never depend on how many there are: work is split by outputs only. Several callers may
@@ -30,7 +39,7 @@ pub struct Pool {
 }
 
 struct Shared {
-    /// Counts regions; odd bits are not special: a change means there is work.
+    /// Counts regions: a number other than the last one seen means that there is work, or the end.
     epoch: AtomicUsize,
     /// The region's work.
     task: Mutex<Option<Task>>,
@@ -54,7 +63,7 @@ struct Task {
 unsafe impl Send for Task {}
 
 impl Pool {
-    /// A pool of `threads` (at least 1) threads: the caller's and as many more as it takes.
+    /// A pool of `threads` (1 to 1024) threads: the caller's and as many more as it takes.
     ///
     /// Where the system gives fewer threads, the pool has those.
     #[must_use]
@@ -68,7 +77,7 @@ impl Pool {
             failed: AtomicBool::new(false),
             stop: AtomicBool::new(false),
         });
-        let workers = (1..threads)
+        let workers = (1..threads.min(MOST))
             .map_while(|i| {
                 let shared = Arc::clone(&shared);
                 let name = format!("converge-{i}");
@@ -90,7 +99,7 @@ impl Pool {
     }
 
     /// Calls `work` with each index below `count` once, on any thread, and returns when all calls
-    /// have.
+    /// have. Inside of a region, a region is all its thread's.
     ///
     /// # Panics
     /// When a call panics, after all threads have left the region.
@@ -98,7 +107,7 @@ impl Pool {
         if count == 0 {
             return;
         }
-        if self.workers.is_empty() || count == 1 {
+        if self.workers.is_empty() || count == 1 || INSIDE.get() {
             (0..count).for_each(work);
             return;
         }
@@ -204,6 +213,7 @@ impl Shared {
     fn take(&self, task: Task) {
         // SAFETY: `Pool::run` waits for every worker before the borrow ends.
         let work = unsafe { &*task.work };
+        let _inside = Inside::enter();
         loop {
             let i = self.next.fetch_add(1, Ordering::Relaxed);
             if i >= task.count {
@@ -211,6 +221,22 @@ impl Shared {
             }
             work(i);
         }
+    }
+}
+
+/// This thread is in a region, until it is dropped.
+struct Inside;
+
+impl Inside {
+    fn enter() -> Self {
+        INSIDE.set(true);
+        Self
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        INSIDE.set(false);
     }
 }
 
@@ -246,7 +272,7 @@ impl<T> Parts<T> {
     /// # Safety
     /// - the slice that this was made of is still mutably borrowed by the caller,
     /// - no other part that overlaps is in use.
-    #[allow(clippy::mut_from_ref, reason = "disjoint parts, by contract")]
+    #[expect(clippy::mut_from_ref, reason = "disjoint parts, by contract")]
     pub(crate) unsafe fn part(&self, start: usize, len: usize) -> &mut [T] {
         assert!(start <= self.len && len <= self.len - start);
         // SAFETY: inside the slice, and disjoint by this function's contract.
@@ -304,6 +330,24 @@ mod tests {
             });
             assert_eq!(count.load(Ordering::Relaxed), 100);
         }
+    }
+
+    #[test]
+    fn a_region_inside_of_a_region_is_one_threads() {
+        let (pool, other) = (Pool::new(3), Pool::new(2));
+        let count = AtomicUsize::new(0);
+        for _ in 0..2 {
+            pool.run(10, &|_| {
+                for pool in [&pool, &other] {
+                    let caller = thread::current().id();
+                    pool.run(5, &|_| {
+                        assert_eq!(thread::current().id(), caller);
+                        count.fetch_add(1, Ordering::Relaxed);
+                    });
+                }
+            });
+        }
+        assert_eq!(count.load(Ordering::Relaxed), 200);
     }
 
     #[test]

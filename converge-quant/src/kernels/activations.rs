@@ -128,8 +128,9 @@ impl Activations {
         self.cols.next_multiple_of(8 * BLOCK) / BLOCK
     }
 
-    pub(crate) fn is_rounded(&self) -> bool {
-        !self.rounded.is_empty() || self.tokens == 0
+    /// Whether products at `level` can take them: panels are as wide as its kernels.
+    pub(crate) fn is_rounded(&self, level: Level) -> bool {
+        self.tokens == 0 || (!self.rounded.is_empty() && self.width == dispatch(level, Width))
     }
 
     /// The plain rows, where a matrix asked for them.

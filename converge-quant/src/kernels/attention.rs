@@ -1,132 +1,29 @@
-//! Keys and values of past positions, and attention over them.
+//! Attention over pages of keys and values.
 //!
-//! Positions lie in pages of 256, anchored at position 0. A query goes through them page by page,
-//! each with a softmax of its own, and the pages are merged in ascending order: what comes out
-//! depends on the query and on the keys and values that it sees, on nothing else.
+//! A query goes through its pages one by one, each with a softmax of its own, and the pages are
+//! merged in ascending order: what comes out depends on the query and on the keys and values that it
+//! sees, on nothing else.
 
-use half::f16;
-
-use super::{math, matmul::fits};
+use super::{
+    kv::{Halves, Heads, KvPage, KvType, PAGE, Q8, Stored},
+    math,
+    matmul::fits,
+};
 use crate::{
     Result,
     simd::{Kernel, LANES, Level, Simd, dispatch},
     threads::{Parts, Pool},
 };
 
-/// Positions of a page.
-pub const PAGE: usize = 256;
-
 /// Query heads that go through a page's keys together.
 const QUERIES: usize = 8;
-
-/// Sizes of one layer's attention.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Heads {
-    /// Query heads: a multiple of `kv_heads`.
-    pub heads: usize,
-    /// Heads of keys and values, above 0.
-    pub kv_heads: usize,
-    /// Elements of a head, above 0.
-    pub size: usize,
-}
-
-impl Heads {
-    fn padded(&self) -> usize {
-        self.size.next_multiple_of(LANES)
-    }
-
-    /// Halves of a head's keys, and of its values.
-    fn parts(&self) -> (usize, usize) {
-        (PAGE * self.size, PAGE * self.padded())
-    }
-
-    fn page_len(&self) -> usize {
-        let (keys, values) = self.parts();
-        self.kv_heads * (keys + values)
-    }
-
-    /// Bytes of a page of one layer.
-    #[must_use]
-    pub fn page_bytes(&self) -> usize {
-        self.page_len() * size_of::<u16>()
-    }
-}
-
-/// Keys and values of 256 positions of one layer, in half precision.
-///
-/// ```text
-///   head 0   keys     16 positions: [element 0 of each][element 1 …] …, the next 16, …
-///            values   position 0: [element 0, 1, …], position 1, …
-///   head 1   …
-/// ```
-#[derive(Clone)]
-pub struct KvPage {
-    heads: Heads,
-    halves: Vec<u16>,
-}
-
-impl KvPage {
-    /// A page of zeros.
-    #[must_use]
-    pub fn new(heads: Heads) -> Self {
-        Self {
-            heads,
-            halves: vec![0; heads.page_len()],
-        }
-    }
-
-    /// Bytes that it takes.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.heads.page_bytes()
-    }
-
-    /// Rounds keys and values of the position `slot` (below [`PAGE`]) to halves and keeps them:
-    /// `kv_heads · size` numbers each.
-    ///
-    /// # Errors
-    /// [`QuantError::OperandLength`](crate::QuantError::OperandLength) for other lengths, or a slot
-    /// past the page's end.
-    pub fn write(&mut self, slot: usize, keys: &[f32], values: &[f32]) -> Result<()> {
-        let heads = self.heads;
-        fits("keys", heads.kv_heads * heads.size, keys.len())?;
-        fits("values", keys.len(), values.len())?;
-        fits("slot of the page", slot % PAGE, slot)?;
-        let (key_len, value_len) = heads.parts();
-        let pairs = keys
-            .chunks_exact(heads.size)
-            .zip(values.chunks_exact(heads.size));
-        let pages = self.halves.chunks_exact_mut(key_len + value_len);
-        for (page, (key, value)) in pages.zip(pairs) {
-            let (key_page, value_page) = page.split_at_mut(key_len);
-            let block = &mut key_page[slot / LANES * LANES * heads.size..];
-            let places = block.iter_mut().skip(slot % LANES).step_by(LANES);
-            for (place, &x) in places.zip(key) {
-                *place = f16::from_f32(x).to_bits();
-            }
-            let row = &mut value_page[slot * heads.padded()..];
-            for (place, &x) in row.iter_mut().zip(value) {
-                *place = f16::from_f32(x).to_bits();
-            }
-        }
-        Ok(())
-    }
-}
-
-impl std::fmt::Debug for KvPage {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("KvPage")
-            .field("heads", &self.heads)
-            .finish_non_exhaustive()
-    }
-}
 
 /// How a query sees keys.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct View {
     /// Position of the first query.
     pub start: usize,
-    /// The most positions that a query sees, its own included.
+    /// The most positions that a query sees, its own included: at least 1.
     pub window: Option<usize>,
     /// What products of queries and keys are multiplied by.
     pub scale: f32,
@@ -146,8 +43,8 @@ impl View {
 /// are `tokens × heads · size`. The queries' own keys and values must have been written.
 ///
 /// # Errors
-/// [`QuantError::OperandLength`](crate::QuantError::OperandLength) where shapes do not fit, or
-/// there are fewer pages than positions.
+/// [`OperandLength`](crate::QuantError::OperandLength) where shapes do not fit, pages
+/// are of other heads or fewer than positions, or a window is 0.
 pub fn attention<P: AsRef<KvPage> + Sync>(
     pool: &Pool,
     level: Level,
@@ -157,32 +54,30 @@ pub fn attention<P: AsRef<KvPage> + Sync>(
     queries: &[f32],
     out: &mut [f32],
 ) -> Result<()> {
-    let row = heads.heads * heads.size;
-    let group = heads.heads / heads.kv_heads.max(1);
-    fits("query heads", group * heads.kv_heads, heads.heads)?;
+    let (row, span) = (heads.row(), heads.row() / heads.kv_heads());
     fits(
         "queries",
-        queries.len().next_multiple_of(row.max(1)),
+        queries.len().next_multiple_of(row),
         queries.len(),
     )?;
     fits("attention's output", queries.len(), out.len())?;
-    let tokens = queries.len() / row.max(1);
+    let window = view.window.unwrap_or(1);
+    fits("positions that are seen", window.max(1), window)?;
+    let tokens = queries.len() / row;
     if tokens == 0 {
         return Ok(());
     }
-    let needed = (view.start + tokens).div_ceil(PAGE);
-    fits("pages", needed, pages.len().min(needed))?;
-    for page in pages {
-        fits(
-            "elements of a page",
-            heads.page_len(),
-            page.as_ref().halves.len(),
-        )?;
-    }
+    let held = pages.len().saturating_mul(PAGE);
+    let end = view.start.saturating_add(tokens);
+    fits("positions in pages", end.max(held), held)?;
+    let pages: Vec<&[u8]> = pages
+        .iter()
+        .map(|page| page.as_ref().of(heads))
+        .collect::<Result<_>>()?;
+    let pages = &pages;
     let parts = Parts::new(out);
-    let span = group * heads.size;
-    pool.run(tokens * heads.kv_heads, &|i| {
-        let (token, kv_head) = (i / heads.kv_heads, i % heads.kv_heads);
+    pool.run(tokens * heads.kv_heads(), &|i| {
+        let (token, kv_head) = (i / heads.kv_heads(), i % heads.kv_heads());
         let at = token * row + kv_head * span;
         // SAFETY: each token's group of heads is one call's, and `out` is borrowed until the
         // region ends.
@@ -197,18 +92,21 @@ pub fn attention<P: AsRef<KvPage> + Sync>(
             queries: &queries[at..][..span],
             out,
         };
-        dispatch(level, attend);
+        match heads.stored() {
+            KvType::F16 => dispatch(level, OfType(attend, Halves)),
+            KvType::Q8_0 => dispatch(level, OfType(attend, Q8)),
+        }
     });
     Ok(())
 }
 
 /// One token's query heads that share keys and values.
-struct Attend<'a, P> {
+struct Attend<'a> {
     heads: Heads,
     kv_head: usize,
     view: &'a View,
     seen: std::ops::Range<usize>,
-    pages: &'a [P],
+    pages: &'a [&'a [u8]],
     /// `group × size`.
     queries: &'a [f32],
     out: &'a mut [f32],
@@ -223,12 +121,22 @@ struct Gathered {
     sum: f32,
 }
 
-impl<P: AsRef<KvPage>> Kernel for Attend<'_, P> {
+/// The same, over keys and values that are stored in a certain way.
+struct OfType<'a, T>(Attend<'a>, T);
+
+impl<T: Stored> Kernel for OfType<'_, T> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let size = self.heads.size;
+        self.0.run::<S, T>(simd);
+    }
+}
+
+impl Attend<'_> {
+    #[inline(always)]
+    fn run<S: Simd, T: Stored>(self, simd: S) {
+        let size = self.heads.size();
         let padded = self.heads.padded();
         let (key_len, value_len) = self.heads.parts();
         let mut mixed = vec![0.0f32; QUERIES * padded];
@@ -253,12 +161,12 @@ impl<P: AsRef<KvPage>> Kernel for Attend<'_, P> {
                 }
                 let from = self.seen.start.saturating_sub(start);
                 let to = (self.seen.end - start).min(PAGE);
-                let page = &page.as_ref().halves[self.kv_head * (key_len + value_len)..];
+                let page = &page[self.kv_head * (key_len + value_len)..];
                 let (keys, values) = page[..key_len + value_len].split_at(key_len);
                 macro_rules! with {
                     ($($n:literal)*) => {
                         match n {
-                            $($n => score::<S, $n>(simd, keys, queries, size, to, &mut scores),)*
+                            $($n => score::<S, T, $n>(simd, keys, queries, size, to, &mut scores),)*
                             _ => debug_assert_eq!(n, 0),
                         }
                     };
@@ -269,7 +177,7 @@ impl<P: AsRef<KvPage>> Kernel for Attend<'_, P> {
                 for (scores, new) in scores.iter_mut().zip(&mut new).take(n) {
                     *new = softmax(simd, scores, from..to, self.view);
                 }
-                mix(simd, values, padded, from..to, &scores[..n], &mut of_page);
+                mix::<S, T>(simd, values, padded, from..to, &scores[..n], &mut of_page);
                 for (i, new) in new.iter().enumerate().take(n) {
                     let place = i * padded..(i + 1) * padded;
                     let (mixed, of_page) = (&mut mixed[place.clone()], &of_page[place]);
@@ -291,25 +199,29 @@ impl<P: AsRef<KvPage>> Kernel for Attend<'_, P> {
 
 /// Products of `N` queries with the first `to` keys of a page, sixteen keys in the lanes.
 #[inline(always)]
-fn score<S: Simd, const N: usize>(
+fn score<S: Simd, T: Stored, const N: usize>(
     simd: S,
-    keys: &[u16],
+    keys: &[u8],
     queries: &[f32],
     size: usize,
     to: usize,
     scores: &mut [[f32; PAGE]],
 ) {
-    let blocks = keys.chunks_exact(LANES * size).take(to.div_ceil(LANES));
+    let blocks = keys.chunks_exact(T::keys(size)).take(to.div_ceil(LANES));
     assert!(queries.len() >= N * size && scores.len() >= N);
     for (block, keys) in blocks.enumerate() {
         let mut sums = [simd.splat(0.0); N];
-        for (i, keys) in keys.chunks_exact(LANES).enumerate() {
-            // SAFETY: sixteen halves are there, and `i` is below `size`.
+        for first in (0..size).step_by(T::GROUP) {
+            // SAFETY: a block has `size` elements of sixteen keys, and `i` is below it.
             unsafe {
-                let keys = simd.load_f16(keys.as_ptr());
-                for (query, sum) in sums.iter_mut().enumerate() {
-                    let x = simd.splat(*queries.get_unchecked(query * size + i));
-                    *sum = simd.fma(keys, x, *sum);
+                let group = keys.as_ptr().add(T::keys(first));
+                let scales = T::key_scales(simd, group);
+                for i in first..size.min(first + T::GROUP) {
+                    let keys = T::load_keys(simd, group, i - first, scales);
+                    for (query, sum) in sums.iter_mut().enumerate() {
+                        let x = simd.splat(*queries.get_unchecked(query * size + i));
+                        *sum = simd.fma(keys, x, *sum);
+                    }
                 }
             }
         }
@@ -377,9 +289,9 @@ fn softmax<S: Simd>(
 
 /// Adds the values of positions `seen`, each times its weight, for each query.
 #[inline(always)]
-fn mix<S: Simd>(
+fn mix<S: Simd, T: Stored>(
     simd: S,
-    values: &[u16],
+    values: &[u8],
     padded: usize,
     seen: std::ops::Range<usize>,
     weights: &[[f32; PAGE]],
@@ -393,9 +305,9 @@ fn mix<S: Simd>(
                 ($v:literal) => {{
                     match weights {
                         [a, b] => {
-                            mix_block::<S, 2, $v>(simd, values, padded, at, &seen, [a, b], out);
+                            mix_block::<S, T, 2, $v>(simd, values, padded, at, &seen, [a, b], out);
                         }
-                        [a] => mix_block::<S, 1, $v>(simd, values, padded, at, &seen, [a], out),
+                        [a] => mix_block::<S, T, 1, $v>(simd, values, padded, at, &seen, [a], out),
                         _ => {}
                     }
                     at += $v * LANES;
@@ -412,24 +324,24 @@ fn mix<S: Simd>(
 
 /// `V` vectors of elements from `at` on, of `N` queries.
 #[inline(always)]
-fn mix_block<S: Simd, const N: usize, const V: usize>(
+fn mix_block<S: Simd, T: Stored, const N: usize, const V: usize>(
     simd: S,
-    values: &[u16],
+    values: &[u8],
     padded: usize,
     at: usize,
     seen: &std::ops::Range<usize>,
     weights: [&[f32; PAGE]; N],
     out: &mut [f32],
 ) {
-    assert!(values.len() >= PAGE * padded && at + V * LANES <= padded);
+    assert!(values.len() >= PAGE * T::values(padded) && at + V * LANES <= padded);
     assert!(seen.end <= PAGE && out.len() >= N * padded);
     let mut sums = [[simd.splat(0.0); V]; N];
     for position in seen.clone() {
         for v in 0..V {
             // SAFETY: checked above.
             unsafe {
-                let from = values.as_ptr().add(position * padded + at + v * LANES);
-                let value = simd.load_f16(from);
+                let row = values.as_ptr().add(position * T::values(padded));
+                let value = T::load_values(simd, row, at + v * LANES);
                 for (sums, weights) in sums.iter_mut().zip(weights) {
                     let weight = simd.splat(*weights.get_unchecked(position));
                     sums[v] = simd.fma(value, weight, sums[v]);

@@ -1,6 +1,6 @@
 //! Products of packed weights with activations.
 
-use std::{cell::Cell, marker::PhantomData};
+use std::{cell::Cell, marker::PhantomData, ops::Range};
 
 use super::{
     activations::{Activations, SCALES, SECOND, SUMS, WHOLE, WORDS},
@@ -16,9 +16,9 @@ use crate::{
 /// Bytes of tiles that a thread takes at a time, about: enough to stream, small enough to balance.
 const CHUNK: usize = 128 * 1024;
 
-/// From so many panels on, tiles are unpacked once for all of them. Fewer unpack a tile each in
-/// registers, which costs less than writing it out and reading it again.
-const UNPACK: usize = 4;
+/// Blocks that are unpacked at a time for more than one panel: 5 KB, which stay in the first-level
+/// cache beside a panel's part of the same columns.
+const SLICE: usize = 8;
 
 /// How far ahead of their use weights are asked for. With several tokens a unit takes so long that the
 /// machine's own look-ahead does not reach the next.
@@ -29,7 +29,7 @@ const AHEAD: usize = 8192;
 ///
 /// # Errors
 /// [`QuantError::OperandLength`] where shapes do not fit or `activations` were not
-/// [set](Activations::set) for such weights.
+/// [set](Activations::set) for such weights and this level.
 pub fn matmul(
     pool: &Pool,
     level: Level,
@@ -37,30 +37,12 @@ pub fn matmul(
     activations: &Activations,
     out: &mut [f32],
 ) -> Result<()> {
-    let (rows, tokens) = (weights.rows(), activations.tokens());
-    fits("columns of the weights", activations.cols(), weights.cols())?;
-    fits("outputs", tokens * rows, out.len())?;
-    let ready = match weights.is_float() {
-        true => activations.plain().len() == tokens * weights.cols(),
-        false => activations.is_rounded(),
-    };
-    if !ready {
-        return Err(QuantError::OperandLength {
-            operand: "activations prepared for such weights",
-            expected: tokens * weights.cols(),
-            found: 0,
-        });
-    }
+    check(level, weights, activations, out)?;
     if out.is_empty() {
         return Ok(());
     }
     let out = Parts::new(out);
-    let tiles = weights.tiles();
-    // At least a few chunks for each thread, unless tiles are larger.
-    let tile_bytes = weights.bytes() / tiles;
-    let chunk = (CHUNK / tile_bytes.max(1))
-        .min(tiles.div_ceil(4 * pool.threads()))
-        .max(1);
+    let (tiles, chunk) = (weights.tiles(), chunk(pool, weights, weights.tiles()));
     pool.run(tiles.div_ceil(chunk), &|i| {
         let work = Tiles {
             weights,
@@ -71,6 +53,84 @@ pub fn matmul(
         work.run(level);
     });
     Ok(())
+}
+
+/// [`matmul`] for some rows only, given as ranges of tiles of [`Packed::TILE`] rows in ascending order.
+/// The other outputs stay what they are.
+///
+/// # Errors
+/// As [`matmul`]; [`QuantError::OperandLength`] where ranges are not ascending or go past the end.
+pub fn matmul_tiles(
+    pool: &Pool,
+    level: Level,
+    weights: &Packed,
+    ranges: &[Range<usize>],
+    activations: &Activations,
+    out: &mut [f32],
+) -> Result<()> {
+    check(level, weights, activations, out)?;
+    // No tile twice: each is one thread's.
+    let mut end = 0;
+    for range in ranges {
+        if range.start < end || range.end < range.start || range.end > weights.tiles() {
+            return Err(QuantError::OperandLength {
+                operand: "tiles, in ascending order,",
+                expected: weights.tiles(),
+                found: range.end,
+            });
+        }
+        end = range.end;
+    }
+    if out.is_empty() {
+        return Ok(());
+    }
+    let chunk = chunk(pool, weights, ranges.iter().map(Range::len).sum());
+    let cut = |range: &Range<usize>| {
+        let (start, end) = (range.start, range.end);
+        (start..end)
+            .step_by(chunk)
+            .map(move |from| from..(from + chunk).min(end))
+    };
+    let chunks: Vec<_> = ranges.iter().flat_map(cut).collect();
+    let out = Parts::new(out);
+    pool.run(chunks.len(), &|i| {
+        let work = Tiles {
+            weights,
+            activations,
+            tiles: chunks[i].clone(),
+            out: &out,
+        };
+        work.run(level);
+    });
+    Ok(())
+}
+
+/// Refuses shapes that do not fit.
+fn check(level: Level, weights: &Packed, activations: &Activations, out: &[f32]) -> Result<()> {
+    let (rows, tokens) = (weights.rows(), activations.tokens());
+    fits("columns of the weights", activations.cols(), weights.cols())?;
+    fits("outputs", tokens.saturating_mul(rows), out.len())?;
+    let ready = match weights.is_float() {
+        true => activations.plain().len() == tokens * weights.cols(),
+        false => activations.is_rounded(level),
+    };
+    match ready {
+        true => Ok(()),
+        false => Err(QuantError::OperandLength {
+            operand: "activations prepared for such weights and this level",
+            expected: tokens.saturating_mul(weights.cols()),
+            found: 0,
+        }),
+    }
+}
+
+/// Tiles that a thread takes at a time, of so many: at least a few chunks for each thread, unless
+/// tiles are larger.
+fn chunk(pool: &Pool, weights: &Packed, tiles: usize) -> usize {
+    let tile_bytes = weights.bytes() / weights.tiles().max(1);
+    (CHUNK / tile_bytes.max(1))
+        .min(tiles.div_ceil(4 * pool.threads()))
+        .max(1)
 }
 
 pub(super) fn fits(operand: &'static str, expected: usize, found: usize) -> Result<()> {
@@ -88,7 +148,7 @@ pub(super) fn fits(operand: &'static str, expected: usize, found: usize) -> Resu
 pub(super) struct Tiles<'a> {
     pub(super) weights: &'a Packed,
     pub(super) activations: &'a Activations,
-    pub(super) tiles: std::ops::Range<usize>,
+    pub(super) tiles: Range<usize>,
     /// `tokens × rows`.
     pub(super) out: &'a Parts<f32>,
 }
@@ -136,71 +196,136 @@ impl Visitor for Rounded<'_> {
 
     fn visit<T: TileFormat>(self) {
         let Self { level, work } = self;
-        let mut scratch = SCRATCH.take();
-        for tile in work.tiles.clone() {
-            let bytes = work.weights.tile(tile);
-            if work.activations.panels().len() < UNPACK {
-                dispatch(level, Product::<T>::new(work, tile, bytes));
-            } else {
-                let blocks = bytes.len() / T::BYTES * T::BLOCKS;
-                scratch.resize(blocks * T::Unpacked::BYTES);
-                let to = scratch.bytes_mut();
-                dispatch(level, Unpack::<T>(bytes, to, PhantomData));
-                dispatch(level, Product::<T::Unpacked>::new(work, tile, to));
+        if work.activations.panels().len() <= 1 {
+            for tile in work.tiles.clone() {
+                dispatch(level, Product::<T>::new(work, tile));
             }
+            return;
+        }
+        let mut scratch = SCRATCH.take();
+        let room = SLICE * T::Unpacked::BYTES;
+        scratch.resize(room + work.activations.tokens() * VECTOR);
+        for tile in work.tiles.clone() {
+            let (blocks, sums) = scratch.bytes_mut().split_at_mut(room);
+            let staged = Staged::<T> {
+                work,
+                tile,
+                blocks,
+                sums: sums.as_chunks_mut().0,
+                format: PhantomData,
+            };
+            dispatch(level, staged);
         }
         SCRATCH.set(scratch);
     }
 }
 
 thread_local! {
-    /// An unpacked tile: kept, as fresh memory would cost more than unpacking.
+    /// Unpacked blocks and sums: kept, as fresh memory would cost more than unpacking.
     static SCRATCH: Cell<Aligned> = const { Cell::new(Aligned::empty()) };
 }
 
-/// Unpacks a whole tile.
-struct Unpack<'a, T>(&'a [u8], &'a mut [u8], PhantomData<T>);
+/// One tile with many panels: some columns are unpacked at a time, into the first-level cache, and all
+/// panels go by.
+struct Staged<'a, T> {
+    work: &'a Tiles<'a>,
+    tile: usize,
+    /// Room for [`SLICE`] unpacked blocks.
+    blocks: &'a mut [u8],
+    /// Sums of the rows, a vector for each token.
+    sums: &'a mut [[u8; VECTOR]],
+    format: PhantomData<T>,
+}
 
-impl<T: TileFormat> Kernel for Unpack<'_, T> {
+impl<T: TileFormat> Kernel for Staged<'_, T> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Self(tile, to, _) = self;
-        let block = T::Unpacked::BYTES;
-        let units = tile.chunks_exact(T::BYTES);
-        for (unit, to) in units.zip(to.chunks_exact_mut(T::BLOCKS * block)) {
-            let (unit, to) = (unit.as_ptr(), to.as_mut_ptr());
-            // SAFETY: `unit` is a whole unit, and `to` has room for all its blocks.
-            unsafe {
-                macro_rules! step {
-                    ($($i:literal)*) => {$(
-                        if $i < T::BLOCKS {
-                            let unpacked = T::block::<S, $i>(simd, unit);
-                            T::Unpacked::write(simd, &unpacked, to.add($i * block));
+        let Self {
+            work,
+            tile,
+            blocks,
+            sums: all,
+            ..
+        } = self;
+        let mut first = 0;
+        for units in work.weights.tile(tile).chunks(SLICE / T::BLOCKS * T::BYTES) {
+            let count = units.len() / T::BYTES * T::BLOCKS;
+            let blocks = &mut blocks[..count * T::Unpacked::BYTES];
+            unpack::<S, T>(simd, units, blocks);
+            for (tokens, panel) in work.activations.panels() {
+                let kept = &mut all[tokens.clone()];
+                macro_rules! with {
+                    ($($n:literal)*) => {
+                        match tokens.len() {
+                            $($n if $n <= S::TOKENS => {
+                                let mut sums = [simd.splat(0.0); $n];
+                                if first > 0 {
+                                    for (sum, kept) in sums.iter_mut().zip(&*kept) {
+                                        // SAFETY: a vector is there.
+                                        *sum = unsafe { simd.load(kept.as_ptr().cast()) };
+                                    }
+                                }
+                                let panel = &panel[first * $n * WORDS..];
+                                let sums =
+                                    tile_panel::<S, T::Unpacked, $n>(simd, blocks, panel, sums);
+                                for (sum, kept) in sums.into_iter().zip(kept) {
+                                    // SAFETY: as above.
+                                    unsafe { simd.store(sum, kept.as_mut_ptr().cast()) };
+                                }
+                            })*
+                            _ => debug_assert!(tokens.is_empty()),
                         }
-                    )*};
+                    };
                 }
-                step!(0 1 2 3 4 5 6 7);
+                with!(1 2 3 4 5 6 7 8);
             }
+            first += count;
+        }
+        for (token, sums) in all.iter().enumerate() {
+            // SAFETY: as above.
+            let sums = unsafe { simd.load(sums.as_ptr().cast()) };
+            work.put(simd, tile, token, sums);
         }
     }
 }
 
-/// One tile with all tokens.
+/// Unpacks whole units, and asks for weights ahead of them.
+#[inline(always)]
+fn unpack<S: Simd, T: TileFormat>(simd: S, units: &[u8], to: &mut [u8]) {
+    let block = T::Unpacked::BYTES;
+    let units = units.chunks_exact(T::BYTES);
+    for (unit, to) in units.zip(to.chunks_exact_mut(T::BLOCKS * block)) {
+        let (unit, to) = (unit.as_ptr(), to.as_mut_ptr());
+        // SAFETY: `unit` is a whole unit, and `to` has room for all its blocks.
+        unsafe {
+            macro_rules! step {
+                ($($i:literal)*) => {$(
+                    if $i < T::BLOCKS {
+                        prefetch::<S, T>(simd, unit, $i);
+                        let unpacked = T::block::<S, $i>(simd, unit);
+                        T::Unpacked::write(simd, &unpacked, to.add($i * block));
+                    }
+                )*};
+            }
+            step!(0 1 2 3 4 5 6 7);
+        }
+    }
+}
+
+/// One tile with a panel.
 struct Product<'a, T> {
     work: &'a Tiles<'a>,
     tile: usize,
-    bytes: &'a [u8],
     format: PhantomData<T>,
 }
 
 impl<'a, T> Product<'a, T> {
-    fn new(work: &'a Tiles<'a>, tile: usize, bytes: &'a [u8]) -> Self {
+    fn new(work: &'a Tiles<'a>, tile: usize) -> Self {
         Self {
             work,
             tile,
-            bytes,
             format: PhantomData,
         }
     }
@@ -211,15 +336,15 @@ impl<T: TileFormat> Kernel for Product<'_, T> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Self {
-            work, tile, bytes, ..
-        } = self;
+        let Self { work, tile, .. } = self;
+        let bytes = work.weights.tile(tile);
         for (tokens, panel) in work.activations.panels() {
             macro_rules! with {
                 ($($n:literal)*) => {
                     match tokens.len() {
                         $($n if $n <= S::TOKENS => {
-                            let sums = tile_panel::<S, T, $n>(simd, bytes, panel);
+                            let sums = [simd.splat(0.0); $n];
+                            let sums = tile_panel::<S, T, $n>(simd, bytes, panel, sums);
                             for (token, sums) in tokens.zip(sums) {
                                 work.put(simd, tile, token, sums);
                             }
@@ -233,16 +358,16 @@ impl<T: TileFormat> Kernel for Product<'_, T> {
     }
 }
 
-/// A tile with a panel of `N` tokens.
+/// Adds the products of some blocks of a tile with as many of a panel of `N` tokens.
 #[inline(always)]
 fn tile_panel<S: Simd, T: TileFormat, const N: usize>(
     simd: S,
     tile: &[u8],
     panel: &[u32],
+    mut sums: [S::F; N],
 ) -> [S::F; N] {
     let units = tile.len() / T::BYTES;
     assert!(panel.len() >= units * T::BLOCKS * N * WORDS);
-    let mut sums = [simd.splat(0.0); N];
     let (mut unit, mut words) = (tile.as_ptr(), panel.as_ptr());
     for _ in 0..units {
         // SAFETY: `unit` points to a whole unit, `words` to as many blocks of the panel: checked
@@ -252,6 +377,7 @@ fn tile_panel<S: Simd, T: TileFormat, const N: usize>(
                 ($($i:literal)*) => {$(
                     if $i < T::BLOCKS {
                         prefetch::<S, T>(simd, unit, $i);
+                        let unit = apart(unit);
                         let block = T::block::<S, $i>(simd, unit);
                         add_block::<S, T, N>(simd, &block, words.add($i * N * WORDS), &mut sums);
                     }
@@ -266,15 +392,24 @@ fn tile_panel<S: Simd, T: TileFormat, const N: usize>(
 }
 
 /// Asks for the part of the weights that block `i` will be, some way ahead. The next tile mostly
-/// follows this one.
+/// follows this one. What is unpacked is in the cache already.
 #[inline(always)]
 fn prefetch<S: Simd, T: TileFormat>(simd: S, unit: *const u8, i: usize) {
+    if T::IS_UNPACKED {
+        return;
+    }
     let (from, to) = (i * T::BYTES / T::BLOCKS, (i + 1) * T::BYTES / T::BLOCKS);
     let mut at = from.next_multiple_of(VECTOR);
     while at < to {
         simd.prefetch(unit.wrapping_add(AHEAD + at));
         at += VECTOR;
     }
+}
+
+/// Keeps the compiler from unpacking several blocks at once, which takes more registers than there are.
+#[inline(always)]
+fn apart(unit: *const u8) -> *const u8 {
+    std::hint::black_box(unit)
 }
 
 /// Adds the products of a block with each of `N` tokens.

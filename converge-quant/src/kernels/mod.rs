@@ -2,8 +2,9 @@
 //!
 //! ```text
 //!   rows of f32 ──► Activations ──┐
-//!                   8 bits, a     ├─► matmul ──► rows of f32
-//!   Packed weights ─scale for 32 ─┘
+//!                   8 bits, a     │
+//!                   scale for 16  ├─► matmul ──► rows of f32
+//!   Packed weights ───────────────┘
 //! ```
 //!
 //! Of a weight row and a token the result depends on nothing else: integers inside a block, then one
@@ -13,6 +14,7 @@
 mod activations;
 mod attention;
 mod float;
+mod kv;
 mod math;
 mod matmul;
 mod rope;
@@ -21,8 +23,9 @@ mod tests;
 mod vector;
 
 pub use activations::Activations;
-pub use attention::{Heads, KvPage, PAGE, View, attention};
-pub use matmul::matmul;
+pub use attention::{View, attention};
+pub use kv::{Heads, KvPage, KvType, PAGE};
+pub use matmul::{matmul, matmul_tiles};
 pub use rope::{Pairs, Turns, rotate};
 pub use vector::{
     Activation, add_bias, add_scaled, gate, rms_norm, rms_norm_in_place, scale_and_bound,

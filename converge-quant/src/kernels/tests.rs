@@ -63,25 +63,6 @@ pub(super) fn random_weights(ty: GgmlType, rows: usize, cols: usize, seed: u64) 
     bytes
 }
 
-pub(super) const TYPES: [GgmlType; 16] = [
-    GgmlType::Q4_0,
-    GgmlType::Q4_1,
-    GgmlType::Q5_0,
-    GgmlType::Q5_1,
-    GgmlType::Q8_0,
-    GgmlType::Q2_K,
-    GgmlType::Q3_K,
-    GgmlType::Q4_K,
-    GgmlType::Q5_K,
-    GgmlType::Q6_K,
-    GgmlType::IQ4_NL,
-    GgmlType::IQ4_XS,
-    GgmlType::MXFP4,
-    GgmlType::F16,
-    GgmlType::BF16,
-    GgmlType::F32,
-];
-
 fn shapes(ty: GgmlType) -> Vec<(usize, usize)> {
     let blocks = if ty.block_len() == 1 {
         40
@@ -126,7 +107,7 @@ fn rounded(row: &[f32]) -> Vec<f64> {
 #[test]
 fn products_are_those_of_the_decoded_weights() {
     let pool = Pool::new(2);
-    for ty in TYPES {
+    for ty in GgmlType::with_kernels() {
         for (rows, cols) in shapes(ty) {
             let bytes = random_weights(ty, rows, cols, rows as u64);
             let weights = Packed::from_bytes(ty, rows, cols, &bytes).unwrap();
@@ -134,7 +115,7 @@ fn products_are_those_of_the_decoded_weights() {
             format::decode(ty, &bytes, &mut decoded).unwrap();
             let mut random = Random::new(cols as u64);
             let x: Vec<f32> = (0..3 * cols).map(|_| random.number()).collect();
-            let found = product(Level::detect(), &pool, &weights, &x);
+            let found = product(Level::detect().unwrap(), &pool, &weights, &x);
             for (token, x) in x.chunks(cols).enumerate() {
                 let x: Vec<f64> = match weights.is_float() {
                     true => x.iter().map(|&x| f64::from(x)).collect(),
@@ -158,7 +139,7 @@ fn products_are_those_of_the_decoded_weights() {
 #[test]
 fn bits_depend_on_nothing_but_row_and_token() {
     let pools = [1, 2, 4].map(Pool::new);
-    for ty in TYPES {
+    for ty in GgmlType::with_kernels() {
         for (rows, cols) in shapes(ty) {
             let bytes = random_weights(ty, rows, cols, 7);
             let weights = Packed::from_bytes(ty, rows, cols, &bytes).unwrap();
@@ -184,8 +165,61 @@ fn bits_depend_on_nothing_but_row_and_token() {
 }
 
 #[test]
+#[expect(
+    clippy::single_range_in_vec_init,
+    reason = "lists of ranges, some of one"
+)]
+fn some_tiles_give_the_bits_of_all() {
+    let level = Level::detect().unwrap();
+    for (ty, pool) in GgmlType::with_kernels().zip([1, 2, 4].map(Pool::new).iter().cycle()) {
+        let (rows, cols) = (16 * 9 + 5, 256);
+        let bytes = random_weights(ty, rows, cols, 5);
+        let weights = Packed::from_bytes(ty, rows, cols, &bytes).unwrap();
+        let mut random = Random::new(2);
+        let x: Vec<f32> = (0..9 * cols).map(|_| random.number()).collect();
+        for tokens in [1, 9] {
+            let x = &x[..tokens * cols];
+            let golden = product(level, pool, &weights, x);
+            let mut activations = Activations::new();
+            activations.set(pool, level, x, cols, &[&weights]).unwrap();
+            for ranges in [
+                &[][..],
+                &[0..10],
+                &[0..0, 1..2],
+                &[0..3, 3..4, 6..6, 7..10],
+                &[9..10],
+            ] {
+                let mut out = vec![9.0; golden.len()];
+                matmul_tiles(pool, level, &weights, ranges, &activations, &mut out).unwrap();
+                for (i, (found, golden)) in out.iter().zip(&golden).enumerate() {
+                    let tile = i % rows / Packed::TILE;
+                    let asked = ranges.iter().any(|range| range.contains(&tile));
+                    let want = if asked { *golden } else { 9.0 };
+                    assert_eq!(found.to_bits(), want.to_bits(), "{ty} {ranges:?} {i}");
+                }
+            }
+            let mut out = golden.clone();
+            #[expect(clippy::reversed_empty_ranges, reason = "a range that must be refused")]
+            for ranges in [
+                &[0..11][..],
+                &[0..3, 2..4],
+                &[4..5, 0..1],
+                &[3..2],
+                &[usize::MAX..usize::MAX],
+            ] {
+                let done = matmul_tiles(pool, level, &weights, ranges, &activations, &mut out);
+                assert!(done.is_err(), "{ranges:?}");
+            }
+            assert!(
+                matmul_tiles(pool, level, &weights, &[0..1], &activations, &mut out[1..]).is_err()
+            );
+        }
+    }
+}
+
+#[test]
 fn rows_are_decoded_from_tiles() {
-    for ty in TYPES {
+    for ty in GgmlType::with_kernels() {
         let (rows, cols) = shapes(ty)[1];
         let bytes = random_weights(ty, rows, cols, 3);
         let weights = Packed::from_bytes(ty, rows, cols, &bytes).unwrap();
@@ -209,7 +243,7 @@ fn rows_are_decoded_from_tiles() {
 #[test]
 fn operands_that_do_not_fit_are_refused() {
     let pool = Pool::new(1);
-    let level = Level::detect();
+    let level = Level::detect().unwrap();
     let bytes = random_weights(GgmlType::Q4_0, 16, 64, 1);
     let weights = Packed::from_bytes(GgmlType::Q4_0, 16, 64, &bytes).unwrap();
     let mut activations = Activations::new();
@@ -230,6 +264,180 @@ fn operands_that_do_not_fit_are_refused() {
 }
 
 #[test]
+fn activations_of_another_level_are_refused_or_as_good() {
+    let pool = Pool::new(1);
+    let bytes = random_weights(GgmlType::Q4_0, 16, 64, 1);
+    let weights = Packed::from_bytes(GgmlType::Q4_0, 16, 64, &bytes).unwrap();
+    let mut random = Random::new(5);
+    let x: Vec<f32> = (0..64 * 9).map(|_| random.number()).collect();
+    let golden = bits(&product(Level::Scalar, &pool, &weights, &x));
+    for (set, used) in Level::available().flat_map(|a| Level::available().map(move |b| (a, b))) {
+        let mut activations = Activations::new();
+        activations.set(&pool, set, &x, 64, &[&weights]).unwrap();
+        let mut out = vec![f32::NAN; golden.len()];
+        match matmul(&pool, used, &weights, &activations, &mut out) {
+            Ok(()) => assert!(bits(&out) == golden, "{set:?}, {used:?}"),
+            Err(_) => assert_ne!(set, used),
+        }
+    }
+}
+
+#[test]
+fn matrices_without_rows_may_have_any_columns() {
+    let pool = Pool::new(1);
+    let level = Level::detect().unwrap();
+    for ty in GgmlType::with_kernels() {
+        let most = usize::MAX / ty.block_bytes() * ty.block_len();
+        for cols in [ty.block_len(), most, 1 << 58, 1 << 60] {
+            let Ok(weights) = Packed::from_bytes(ty, 0, cols, &[]) else {
+                assert!(ty.bytes_of(cols).is_none(), "{ty} {cols}");
+                continue;
+            };
+            assert_eq!((weights.rows(), weights.cols()), (0, cols));
+            assert!(weights.decode_row(0, &mut []).is_err());
+            let mut activations = Activations::new();
+            assert!(matmul(&pool, level, &weights, &activations, &mut []).is_err());
+            if cols < 1000 {
+                let x = vec![1.0; cols];
+                activations
+                    .set(&pool, level, &x, cols, &[&weights])
+                    .unwrap();
+                matmul(&pool, level, &weights, &activations, &mut []).unwrap();
+                let none = std::slice::from_ref(&(0..0));
+                matmul_tiles(&pool, level, &weights, none, &activations, &mut []).unwrap();
+            }
+        }
+        for rows in [1, 1 << 58, usize::MAX] {
+            assert!(Packed::from_bytes(ty, rows, ty.block_len(), &[]).is_err());
+            assert!(Packed::from_bytes(ty, rows, 0, &[]).is_err());
+        }
+    }
+}
+
+#[test]
+fn heads_that_cannot_be_are_refused() {
+    let most = usize::MAX;
+    for (heads, kv_heads, size) in [
+        (0, 1, 16),
+        (1, 0, 16),
+        (4, 2, 0),
+        (3, 2, 16),
+        (1, 2, 16),
+        (most, 1, 2),
+        (1, 1, most),
+        (1, 1, most - 100),
+        (1, 1, most / 1024),
+        (most, most, 1),
+        (most / 2048, most / 2048, 16),
+        (1 << 62, 1, 1 << 2),
+    ] {
+        assert!(
+            Heads::new(heads, kv_heads, size).is_err(),
+            "{heads} {kv_heads} {size}"
+        );
+    }
+}
+
+#[test]
+fn attention_refuses_what_does_not_fit() {
+    let pool = Pool::new(2);
+    let level = Level::detect().unwrap();
+    let heads = Heads::new(4, 2, 24).unwrap();
+    let mut page = KvPage::new(heads);
+    let row = vec![0.5; heads.kv_row()];
+    page.write(0, &row, &row).unwrap();
+    for slot in [PAGE, usize::MAX] {
+        assert!(page.write(slot, &row, &row).is_err());
+    }
+    assert!(page.write(0, &row[1..], &row).is_err());
+    assert!(page.write(0, &row, &row[1..]).is_err());
+    assert!(page.write(0, &[], &[]).is_err());
+    assert!(KvPage::from_bytes(heads, page.as_bytes()[1..].to_vec()).is_err());
+    let page = std::sync::Arc::new(page);
+    let view = |start, window| View {
+        start,
+        window,
+        scale: 1.0,
+        softcap: None,
+    };
+    let run = |view: &View, pages: &[std::sync::Arc<KvPage>], queries: usize, out: usize| {
+        let (queries, mut out) = (vec![1.0; queries], vec![0.0; out]);
+        attention(&pool, level, heads, view, pages, &queries, &mut out)
+    };
+    let n = heads.row();
+    let one = std::slice::from_ref(&page);
+    run(&view(0, None), one, n, n).unwrap();
+    run(&view(0, Some(usize::MAX)), one, n, n).unwrap();
+    run(&view(255, Some(1)), one, n, n).unwrap();
+    run(&view(9999, None), &[], 0, 0).unwrap();
+    assert!(run(&view(0, None), one, n - 1, n - 1).is_err());
+    assert!(run(&view(0, None), one, n, n - 1).is_err());
+    assert!(run(&view(0, None), one, n, 2 * n).is_err());
+    assert!(run(&view(0, None), &[], n, n).is_err());
+    assert!(run(&view(255, None), one, 2 * n, 2 * n).is_err());
+    for start in [256, usize::MAX, usize::MAX - 1] {
+        assert!(run(&view(start, None), one, n, n).is_err());
+        assert!(run(&view(start, Some(1)), one, n, n).is_err());
+    }
+    for start in [0, 255] {
+        assert!(run(&view(start, Some(0)), one, n, n).is_err());
+    }
+    // As many numbers, but other heads; the same heads, stored otherwise.
+    let other = |kv_heads, size| Heads::new(4, kv_heads, size).unwrap();
+    for other in [
+        other(1, 48),
+        other(1, 24),
+        other(4, 24),
+        other(2, 23),
+        heads.stored_as(KvType::Q8_0),
+    ] {
+        let pages = [page.clone(), std::sync::Arc::new(KvPage::new(other))];
+        assert!(run(&view(0, None), &pages, n, n).is_err(), "{other:?}");
+    }
+}
+
+#[test]
+fn rows_and_turns_that_do_not_fit_are_refused() {
+    let pool = Pool::new(1);
+    let level = Level::detect().unwrap();
+    let mut x = [1.0; 12];
+    let y = [1.0; 12];
+    assert!(rms_norm(&pool, level, &y, &[], 1e-5, &mut x).is_err());
+    assert!(rms_norm(&pool, level, &y, &[1.0; 5], 1e-5, &mut x).is_err());
+    assert!(rms_norm(&pool, level, &y, &[1.0; 4], 1e-5, &mut x[1..]).is_err());
+    assert!(rms_norm_in_place(&pool, level, &mut x, &[], 1e-5).is_err());
+    assert!(rms_norm_in_place(&pool, level, &mut x, &[1.0; 13], 1e-5).is_err());
+    assert!(gate(&pool, level, Activation::Silu, &mut x, &y[1..]).is_err());
+    assert!(add_scaled(&pool, level, &mut x, &y[1..], 1.0).is_err());
+    assert!(add_bias(&mut x, &[]).is_err());
+    assert!(add_bias(&mut x, &[1.0; 5]).is_err());
+    let turns = |cos: usize, sin: usize| Turns {
+        cos: vec![1.0; cos],
+        sin: vec![0.0; sin],
+    };
+    for pairs in [Pairs::Halves, Pairs::Interleaved] {
+        rotate(&mut x, 3, 4, pairs, &turns(6, 6)).unwrap();
+        rotate(&mut x, 3, 4, pairs, &turns(0, 0)).unwrap();
+        rotate(&mut [], 3, 4, pairs, &turns(6, 6)).unwrap();
+        for (positions, size, cos, sin) in [
+            (0, 4, 0, 0),
+            (3, 0, 6, 6),
+            (3, 3, 6, 6),
+            (3, 5, 6, 6),
+            (3, 4, 5, 5),
+            (3, 4, 6, 5),
+            (3, 4, 9, 9),
+            (5, 4, 10, 10),
+            (3, usize::MAX, 6, 6),
+            (usize::MAX, 4, 0, 0),
+        ] {
+            let done = rotate(&mut x, positions, size, pairs, &turns(cos, sin));
+            assert!(done.is_err(), "{positions} {size} {cos} {sin}");
+        }
+    }
+}
+
+#[test]
 fn zeros_and_tiny_numbers_are_no_trouble() {
     let pool = Pool::new(1);
     let bytes = random_weights(GgmlType::Q4_K, 16, 256, 1);
@@ -242,6 +450,26 @@ fn zeros_and_tiny_numbers_are_no_trouble() {
     }
 }
 
+/// What is read of numbers that were written.
+fn stored(heads: Heads, rows: &[Vec<f32>]) -> Vec<Vec<f32>> {
+    let head = |head: &[f32]| -> Vec<f32> {
+        match heads.stored() {
+            KvType::F16 => head.iter().map(|&x| f16::from_f32(x).to_f32()).collect(),
+            KvType::Q8_0 => {
+                let mut whole = head.to_vec();
+                whole.resize(head.len().next_multiple_of(32), 0.0);
+                let (mut bytes, mut back) = (Vec::new(), vec![0.0; whole.len()]);
+                crate::format::q8_0::encode(&whole, &mut bytes).unwrap();
+                crate::format::q8_0::decode(&bytes, &mut back).unwrap();
+                back.truncate(head.len());
+                back
+            }
+        }
+    };
+    let row = |row: &Vec<f32>| row.chunks(heads.size()).flat_map(head).collect();
+    rows.iter().map(row).collect()
+}
+
 /// Attention by its definition, in double precision.
 fn attention_oracle(
     heads: Heads,
@@ -250,10 +478,9 @@ fn attention_oracle(
     values: &[Vec<f32>],
     queries: &[f32],
 ) -> Vec<f64> {
-    let (size, group) = (heads.size, heads.heads / heads.kv_heads);
-    let half = |x: f32| f64::from(f16::from_f32(x).to_f32());
+    let (size, group) = (heads.size(), heads.heads() / heads.kv_heads());
     let mut out = Vec::new();
-    for (i, row) in queries.chunks(heads.heads * size).enumerate() {
+    for (i, row) in queries.chunks(heads.row()).enumerate() {
         let end = view.start + i + 1;
         let first = view.window.map_or(0, |window| end.saturating_sub(window));
         for (head, query) in row.chunks(size).enumerate() {
@@ -261,7 +488,7 @@ fn attention_oracle(
             let scores: Vec<f64> = (first..end)
                 .map(|j| {
                     let dot: f64 = (0..size)
-                        .map(|k| f64::from(query[k]) * half(keys[j][at + k]))
+                        .map(|k| f64::from(query[k]) * f64::from(keys[j][at + k]))
                         .sum();
                     let score = dot * f64::from(view.scale);
                     match view.softcap.map(f64::from) {
@@ -275,7 +502,10 @@ fn attention_oracle(
             let sum: f64 = powers.iter().sum();
             out.extend((0..size).map(|k| {
                 let mixed = powers.iter().zip(first..end);
-                mixed.map(|(p, j)| p * half(values[j][at + k])).sum::<f64>() / sum
+                mixed
+                    .map(|(p, j)| p * f64::from(values[j][at + k]))
+                    .sum::<f64>()
+                    / sum
             }));
         }
     }
@@ -291,13 +521,16 @@ fn attention_is_its_definition_whatever_the_pass() {
         (3, 3, 40, None, Some(5.0)),
         (12, 1, 128, Some(300), None),
         (2, 1, 256, None, None),
+        (9, 1, 25, None, None),
     ];
-    for (query_heads, kv_heads, size, window, softcap) in cases {
-        let heads = Heads {
-            heads: query_heads,
-            kv_heads,
-            size,
-        };
+    let types = [KvType::F16, KvType::Q8_0];
+    for ((query_heads, kv_heads, size, window, softcap), ty) in cases
+        .into_iter()
+        .flat_map(|case| types.map(|ty| (case, ty)))
+    {
+        let heads = Heads::new(query_heads, kv_heads, size)
+            .unwrap()
+            .stored_as(ty);
         let mut random = Random::new(size as u64);
         let mut rows = |n: usize, len: usize| -> Vec<Vec<f32>> {
             (0..n)
@@ -329,6 +562,7 @@ fn attention_is_its_definition_whatever_the_pass() {
         };
         let golden = run(Level::Scalar, &pools[0], 0, N);
         let all = queries.concat();
+        let (keys, values) = (stored(heads, &keys), stored(heads, &values));
         let expected = attention_oracle(heads, &view(0), &keys, &values, &all);
         for (found, expected) in golden.iter().zip(&expected) {
             assert!((f64::from(*found) - expected).abs() < 2e-5);

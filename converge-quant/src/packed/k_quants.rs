@@ -59,6 +59,21 @@ unsafe fn signed_scale<S: Simd>(simd: S, unit: *const u8, index: usize) -> S::F 
     }
 }
 
+/// `d` times the signed 8-bit scales of the halves of block `index`.
+///
+/// # Safety
+/// `unit` points to a unit with the scales of so many blocks.
+#[inline(always)]
+unsafe fn signed_scales<S: Simd>(simd: S, unit: *const u8, index: usize) -> [S::F; 2] {
+    // SAFETY: by this function's contract.
+    unsafe {
+        [
+            signed_scale(simd, unit, 2 * index),
+            signed_scale(simd, unit, 2 * index + 1),
+        ]
+    }
+}
+
 /// A half-precision number times the unsigned 8-bit one of group `index`.
 ///
 /// # Safety
@@ -211,14 +226,7 @@ impl TileFormat for Q6K {
             let low = plane(simd, low, quarter as i32 / 2 * 4, 0x0f);
             let high = unit.add(Self::QH + half * PLANE);
             let high = plane(simd, high, 2 * quarter as i32 - 4, 0x30);
-            Block {
-                weights: joined(simd, low, high),
-                scales: [
-                    signed_scale(simd, unit, 2 * I),
-                    signed_scale(simd, unit, 2 * I + 1),
-                ],
-                mins: [simd.splat(0.0); 2],
-            }
+            Block::symmetric(simd, joined(simd, low, high), signed_scales(simd, unit, I))
         }
     }
 }
@@ -307,14 +315,7 @@ impl TileFormat for Q3K {
             let low = unit.add(Self::QS + I / 4 * PLANE);
             let low = plane(simd, low, I as i32 % 4 * 2, 0x03);
             let high = plane(simd, unit.add(Self::HIGH), I as i32 - 2, 0x04);
-            Block {
-                weights: joined(simd, low, high),
-                scales: [
-                    signed_scale(simd, unit, 2 * I),
-                    signed_scale(simd, unit, 2 * I + 1),
-                ],
-                mins: [simd.splat(0.0); 2],
-            }
+            Block::symmetric(simd, joined(simd, low, high), signed_scales(simd, unit, I))
         }
     }
 }
@@ -352,11 +353,11 @@ impl TileFormat for Iq4Xs {
         // SAFETY: the parts lie in the unit.
         unsafe {
             let indices = nibbles(simd, unit.add(Self::QS + I * PLANE / 2));
-            Block {
-                weights: looked_up(simd, &IQ4_TABLE, indices),
-                scales: [signed_scale(simd, unit, I); 2],
-                mins: [simd.splat(0.0); 2],
-            }
+            Block::symmetric(
+                simd,
+                looked_up(simd, &IQ4_TABLE, indices),
+                [signed_scale(simd, unit, I); 2],
+            )
         }
     }
 }

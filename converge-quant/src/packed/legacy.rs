@@ -144,11 +144,7 @@ macro_rules! symmetric_nibbles {
             unsafe fn block<S: Simd, const I: usize>(simd: S, unit: *const u8) -> Block<S> {
                 // SAFETY: the parts lie in the unit.
                 unsafe {
-                    Block {
-                        weights: Self::weights(simd, unit.add(Self::PARTS.at(I))),
-                        scales: scales(simd, unit, I),
-                        mins: [simd.splat(0.0); 2],
-                    }
+                    Block::symmetric(simd, Self::weights(simd, unit.add(Self::PARTS.at(I))), scales(simd, unit, I))
                 }
             }
         }
@@ -260,11 +256,11 @@ impl TileFormat for Q5_0 {
         // SAFETY: the parts lie in the unit.
         unsafe {
             let from = unit.add(Self::PARTS.at(I));
-            Block {
-                weights: fifth_bits(simd, nibbles(simd, from), from.add(NIBBLES)),
-                scales: scales(simd, unit, I),
-                mins: [simd.splat(0.0); 2],
-            }
+            Block::symmetric(
+                simd,
+                fifth_bits(simd, nibbles(simd, from), from.add(NIBBLES)),
+                scales(simd, unit, I),
+            )
         }
     }
 }
@@ -343,11 +339,11 @@ impl TileFormat for Q8_0 {
         // SAFETY: the parts lie in the unit.
         unsafe {
             let from = unit.add(Self::PARTS.at(I));
-            Block {
-                weights: eight!(J => simd.load_bytes(from.add(J * VECTOR))),
-                scales: scales(simd, unit, I),
-                mins: [simd.splat(0.0); 2],
-            }
+            Block::symmetric(
+                simd,
+                eight!(J => simd.load_bytes(from.add(J * VECTOR))),
+                scales(simd, unit, I),
+            )
         }
     }
 }
@@ -379,11 +375,11 @@ impl TileFormat for Mxfp4 {
         unsafe {
             let indices = nibbles(simd, unit.add(VECTOR + I * NIBBLES));
             let exponents = simd.to_f32(simd.load_u8(unit.add(16 * I)));
-            Block {
-                weights: looked_up(simd, &MXFP4_TABLE, indices),
-                scales: [half_scale(simd, exponents); 2],
-                mins: [simd.splat(0.0); 2],
-            }
+            Block::symmetric(
+                simd,
+                looked_up(simd, &MXFP4_TABLE, indices),
+                [half_scale(simd, exponents); 2],
+            )
         }
     }
 }

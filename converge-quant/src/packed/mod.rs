@@ -33,7 +33,7 @@ pub(crate) use tile::{Block, TileFormat, Unpacked, VECTOR, Visitor};
 /// Rows of a tile.
 pub(crate) const ROWS: usize = LANES;
 
-/// Elements of a row that one scale of the activations belongs to.
+/// Elements of a row that kernels take at a time: with two scales of the activations, one for each 16.
 pub(crate) const BLOCK: usize = 32;
 
 /// A matrix in tiles: `rows × cols`, any type that [`format::decode`](crate::format::decode) knows
@@ -48,16 +48,27 @@ pub struct Packed {
 }
 
 impl Packed {
+    /// Rows of a tile.
+    pub const TILE: usize = ROWS;
+
     /// Reads rows of a tensor, in parallel, and packs them.
     ///
     /// # Errors
-    /// [`QuantError::NoKernel`] for a type without kernels, and the reader's errors.
+    /// [`QuantError::NoKernel`] for a type without kernels, [`QuantError::ForeignTensor`] where
+    /// `info` is not as the file describes it, and the reader's errors.
     pub fn load(gguf: &Gguf, info: &TensorInfo, rows: Range<usize>) -> Result<Self> {
         let ggml_type = info.ggml_type;
         let layout = Layout::of(ggml_type).ok_or(QuantError::NoKernel { ggml_type })?;
-        let mut packed = Self::empty(info.ggml_type, &layout, rows.len(), info.cols());
+        // The fields of a description are public: nothing is taken for granted.
+        let row_bytes = ggml_type.bytes_of(info.cols()).unwrap_or(0);
+        let bytes = rows.len().checked_mul(row_bytes);
+        if row_bytes == 0 || bytes.is_none_or(|bytes| bytes > info.bytes) {
+            return Err(QuantError::ForeignTensor {
+                tensor: info.name.clone(),
+            });
+        }
+        let mut packed = Self::empty(ggml_type, &layout, rows.len(), info.cols());
         let stride = packed.stride;
-        let row_bytes = info.row_bytes();
         let tiles = packed.data.bytes_mut().par_chunks_mut(stride.max(1));
         tiles
             .enumerate()
@@ -90,7 +101,7 @@ impl Packed {
         };
         let mut packed = Self::empty(ty, &layout, rows, cols);
         let stride = packed.stride.max(1);
-        let sources = bytes.chunks(row_bytes * ROWS);
+        let sources = bytes.chunks(row_bytes.saturating_mul(ROWS));
         for (to, from) in packed.data.bytes_mut().chunks_mut(stride).zip(sources) {
             for (row, from) in from.chunks_exact(row_bytes).enumerate() {
                 (layout.pack)(from, row, to);
@@ -100,7 +111,11 @@ impl Packed {
     }
 
     fn empty(ty: GgmlType, layout: &Layout, rows: usize, cols: usize) -> Self {
-        let stride = cols.div_ceil(layout.unit) * layout.bytes;
+        // Of no rows, columns may be any number.
+        let stride = match rows {
+            0 => 0,
+            _ => cols.div_ceil(layout.unit) * layout.bytes,
+        };
         Self {
             ty,
             rows,

@@ -7,40 +7,13 @@ use crate::simd::{LANES, Scalar, Simd};
 /// the instruction set.
 macro_rules! eight {
     ($j:ident => $value:expr) => {
-        [
-            {
-                const $j: usize = 0;
-                $value
-            },
-            {
-                const $j: usize = 1;
-                $value
-            },
-            {
-                const $j: usize = 2;
-                $value
-            },
-            {
-                const $j: usize = 3;
-                $value
-            },
-            {
-                const $j: usize = 4;
-                $value
-            },
-            {
-                const $j: usize = 5;
-                $value
-            },
-            {
-                const $j: usize = 6;
-                $value
-            },
-            {
-                const $j: usize = 7;
-                $value
-            },
-        ]
+        eight!($j => $value; 0 1 2 3 4 5 6 7)
+    };
+    ($j:ident => $value:expr; $($i:literal)*) => {
+        [$({
+            const $j: usize = $i;
+            $value
+        }),*]
     };
 }
 pub(super) use eight;
@@ -59,6 +32,18 @@ pub(crate) struct Block<S: Simd> {
     pub(crate) mins: [S::F; 2],
 }
 
+impl<S: Simd> Block<S> {
+    /// A block of a type without minima.
+    #[inline(always)]
+    pub(super) fn symmetric(simd: S, weights: [S::B; 8], scales: [S::F; 2]) -> Self {
+        Self {
+            weights,
+            scales,
+            mins: [simd.splat(0.0); 2],
+        }
+    }
+}
+
 /// How a type's blocks lie in a tile.
 pub(crate) trait TileFormat {
     /// Blocks of 32 elements in a unit.
@@ -75,6 +60,8 @@ pub(crate) trait TileFormat {
     const SCALES: usize;
     /// Minima of 32 elements: 0, 1 or 2.
     const MINS: usize;
+    /// Whether its blocks are unpacked already.
+    const IS_UNPACKED: bool = false;
     /// What it is once unpacked.
     type Unpacked: Unpacked;
 
@@ -232,6 +219,7 @@ impl<const SCALES: usize, const MINS: usize, const OFFSET: i16, const WIDE: bool
     const WIDE: bool = WIDE;
     const SCALES: usize = SCALES;
     const MINS: usize = MINS;
+    const IS_UNPACKED: bool = true;
 
     type Unpacked = Self;
 

@@ -1,6 +1,5 @@
 //! AVX2 with FMA and F16C: two registers for sixteen lanes.
 
-#[allow(clippy::wildcard_imports, reason = "intrinsics")]
 use std::arch::x86_64::*;
 
 use super::{Kernel, Simd};
@@ -141,6 +140,14 @@ impl Simd for Avx2 {
                 _mm256_cvtph_ps(_mm_loadu_si128(from.cast())),
                 _mm256_cvtph_ps(_mm_loadu_si128(from.add(8).cast())),
             ]
+        }
+    }
+    #[inline(always)]
+    unsafe fn splat_f16(self, from: *const u16) -> Self::F {
+        // SAFETY: see above; one `u16` is readable.
+        unsafe {
+            let bits = from.read_unaligned().cast_signed();
+            [_mm256_cvtph_ps(_mm_set1_epi16(bits)); 2]
         }
     }
     #[inline(always)]

@@ -1,6 +1,5 @@
 //! AVX-512 with VNNI.
 
-#[allow(clippy::wildcard_imports, reason = "intrinsics")]
 use std::arch::x86_64::*;
 
 use super::{Kernel, Simd};
@@ -98,6 +97,14 @@ impl Simd for Avx512 {
     unsafe fn load_f16(self, from: *const u16) -> __m512 {
         // SAFETY: see above; sixteen `u16` are readable.
         unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn splat_f16(self, from: *const u16) -> __m512 {
+        // SAFETY: see above; one `u16` is readable.
+        unsafe {
+            let bits = from.read_unaligned().cast_signed();
+            _mm512_cvtph_ps(_mm256_set1_epi16(bits))
+        }
     }
     #[inline(always)]
     unsafe fn load_bf16(self, from: *const u16) -> __m512 {

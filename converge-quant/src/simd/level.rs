@@ -1,6 +1,6 @@
 //! Which instructions kernels use.
 
-use std::sync::OnceLock;
+use crate::{QuantError, Result};
 
 /// Environment variable that names a level, to compare or to debug: `scalar`, `avx2`, `avx512`.
 const VARIABLE: &str = "CONVERGE_CPU";
@@ -62,17 +62,70 @@ impl Level {
         Self::ALL.into_iter().filter(|level| level.is_available())
     }
 
-    /// The level to use: the one that `CONVERGE_CPU` names if this machine has it, else the
-    /// fastest. Decided at the first call.
-    #[must_use]
-    pub fn detect() -> Self {
-        static LEVEL: OnceLock<Level> = OnceLock::new();
-        *LEVEL.get_or_init(|| {
-            let named = std::env::var(VARIABLE).ok();
-            let asked = Self::available().find(|level| named.as_deref() == Some(level.name()));
-            asked
-                .or_else(|| Self::available().last())
-                .unwrap_or(Self::Scalar)
-        })
+    /// The level to use: the one that the environment variable `CONVERGE_CPU` names, or the fastest
+    /// of this machine where it is not set or empty.
+    ///
+    /// # Errors
+    /// [`QuantError::UnknownLevel`] for another name and [`QuantError::NoSuchInstructions`] for a
+    /// level that this machine lacks.
+    pub fn detect() -> Result<Self> {
+        let named = std::env::var_os(VARIABLE).unwrap_or_default();
+        Self::named(&named.to_string_lossy())
+    }
+
+    /// The level of that name, which this machine must have; the fastest for an empty one.
+    fn named(name: &str) -> Result<Self> {
+        if name.is_empty() {
+            return Ok(Self::available().last().unwrap_or(Self::Scalar));
+        }
+        let level = Self::ALL.into_iter().find(|level| level.name() == name);
+        let level = level.ok_or_else(|| QuantError::UnknownLevel {
+            variable: VARIABLE,
+            found: name.to_owned(),
+        })?;
+        level.checked()
+    }
+
+    /// The level, if this machine has it.
+    ///
+    /// # Errors
+    /// [`QuantError::NoSuchInstructions`].
+    pub fn checked(self) -> Result<Self> {
+        match self.is_available() {
+            true => Ok(self),
+            false => Err(QuantError::NoSuchInstructions { level: self }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_a_level_of_this_machine_or_an_error() {
+        for level in Level::ALL {
+            match (Level::named(level.name()), level.is_available()) {
+                (Ok(found), true) => assert_eq!(found, level),
+                (Err(QuantError::NoSuchInstructions { level: found }), false) => {
+                    assert_eq!(found, level);
+                }
+                (found, available) => panic!("{level:?}, available {available}: {found:?}"),
+            }
+        }
+        assert_eq!(Level::named("").ok(), Level::available().last());
+        for wrong in ["AVX2", "avx-512", " avx2", "0"] {
+            let error = Level::named(wrong).unwrap_err();
+            let QuantError::UnknownLevel { found, .. } = &error else {
+                panic!("{wrong}: {error:?}");
+            };
+            assert_eq!(found, wrong);
+            let said = error.to_string();
+            assert!(
+                said.contains("CONVERGE_CPU") && said.contains("scalar"),
+                "{said}"
+            );
+            assert_eq!(said.lines().count(), 1);
+        }
     }
 }

@@ -68,6 +68,8 @@ pub(crate) trait Simd: Copy {
     unsafe fn store(self, a: Self::F, to: *mut f32);
     /// Sixteen halves as `f32`.
     unsafe fn load_f16(self, from: *const u16) -> Self::F;
+    /// One half as `f32`, sixteen times.
+    unsafe fn splat_f16(self, from: *const u16) -> Self::F;
     /// Sixteen upper halves of `f32`.
     unsafe fn load_bf16(self, from: *const u16) -> Self::F;
     /// Sixteen integers of 8 bits with a sign, as `f32`.

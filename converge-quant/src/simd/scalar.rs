@@ -109,6 +109,12 @@ impl Simd for Scalar {
         bits.map(|bits| f16::from_bits(bits).to_f32())
     }
     #[inline(always)]
+    unsafe fn splat_f16(self, from: *const u16) -> Self::F {
+        // SAFETY: one `u16` is readable.
+        let bits = unsafe { from.read_unaligned() };
+        [f16::from_bits(bits).to_f32(); LANES]
+    }
+    #[inline(always)]
     unsafe fn load_bf16(self, from: *const u16) -> Self::F {
         // SAFETY: sixteen `u16` are readable.
         let bits = unsafe { from.cast::<[u16; LANES]>().read_unaligned() };

@@ -49,6 +49,8 @@ impl Kernel for Everything<'_> {
             floats.push(simd.largest(a).to_bits());
             simd.store(simd.load_f16(halves.as_ptr()), out.as_mut_ptr());
             floats.extend(out.map(f32::to_bits));
+            simd.store(simd.splat_f16(halves.as_ptr()), out.as_mut_ptr());
+            floats.extend(out.map(f32::to_bits));
             simd.store_i8(simd.round(b), small.as_mut_ptr());
             bytes.extend(small.map(i8::cast_unsigned));
 
