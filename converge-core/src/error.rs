@@ -37,6 +37,34 @@ pub enum CoreError {
         /// Positions that the KV cache holds.
         context: usize,
     },
+    /// The KV caches of all sessions of a model have no room for more.
+    #[error(
+        "the KV caches of this model hold {used} of at most {limit} bytes and {needed} more are \
+         needed; drop a session, shorten the context, or allow more"
+    )]
+    CacheFull {
+        /// Bytes asked for.
+        needed: usize,
+        /// Bytes in use.
+        used: usize,
+        /// The most that there may be.
+        limit: usize,
+    },
+    /// A session could not be kept in a file, or taken up from one.
+    #[error(transparent)]
+    Snapshot(#[from] crate::cache::SnapshotError),
+    /// A KV cache that another loaded model has made.
+    #[error("the KV cache belongs to another model")]
+    ForeignCache,
+    /// Keys and values were to be written where no room was made.
+    #[error("the KV cache has no page of its own for position {position}")]
+    NoPage {
+        /// The position.
+        position: usize,
+    },
+    /// A decoder that computes one sequence at a time only.
+    #[error("this decoder cannot compute several sequences in one pass, or be forked")]
+    OneSequence,
     /// The caller cancelled; the KV cache holds what was there before the pass.
     #[error("cancelled")]
     Cancelled,

@@ -18,8 +18,10 @@
 //! - Whatever stands above (an agent, a drafter) speaks to a model through
 //!   [`Generate`](generate::Generate) alone.
 //! - [`model`] describes decoders as data, read from a file; a [`backend`] computes them.
+//! - [`cache`] holds keys and values in pages that sessions share, fork and take up again.
 //! - [`chat`] renders messages with the model's own template, in spans, so that no text of a
-//!   message becomes a control token.
+//!   message becomes a control token; a [`Conversation`](chat::Conversation) adds to its tokens and
+//!   changes none, up to where the context ends: then turns give way to a summary, by a plan.
 //! - [`constrain`] holds an answer to a JSON schema, a regular expression, a Lark grammar or calls
 //!   of tools.
 //! - [`embed`] makes vectors of texts; [`hub`] knows models by name, and where they lie.
@@ -51,6 +53,7 @@
 #![forbid(unsafe_code)]
 
 pub mod backend;
+pub mod cache;
 pub mod chat;
 pub mod constrain;
 pub mod embed;

@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroUsize, path::Path, sync::Arc};
 
-use converge_quant::{Gguf, Level};
+use converge_quant::{Gguf, kernels::KvType};
 
 #[cfg(feature = "candle")]
 use crate::backend::candle::{AdaptedDecoder, CandleModel, CandleOptions, WeightMode};
@@ -40,6 +40,12 @@ pub struct LoadOptions {
     /// Threads of the CPU engine; `None` for as many as the machine has cores. candle takes its
     /// own from the environment.
     pub threads: Option<NonZeroUsize>,
+    /// The most bytes that the KV caches of all sessions take together, those of earlier requests
+    /// included; `None` for a full context and half a gigabyte more. Of the CPU engine only.
+    pub cache_bytes: Option<usize>,
+    /// How the KV cache stores its numbers: in half precision, or in little more than half of that
+    /// memory with some loss. Of the CPU engine only.
+    pub kv: KvType,
     /// The engine.
     pub backend: Backend,
 }
@@ -50,21 +56,38 @@ impl Default for LoadOptions {
         Self {
             context: 4096,
             threads: None,
+            cache_bytes: None,
+            kv: KvType::F16,
             backend: Backend::default(),
         }
     }
 }
 
 impl LoadOptions {
+    /// candle keeps keys and values as it likes.
+    #[cfg(feature = "candle")]
+    fn without_kv_type(&self) -> Result<()> {
+        match self.kv {
+            KvType::F16 => Ok(()),
+            kv => Err(CoreError::ModelParameter {
+                key: "the KV cache's type".to_owned(),
+                found: format!("{kv:?}"),
+                expected: "F16, as the model runs through candle".to_owned(),
+            }),
+        }
+    }
+
     /// Loads the decoder alone. What has no description here runs through candle-transformers,
     /// whatever the backend ([`ADAPTED`](crate::backend::candle::ADAPTED)).
     ///
     /// # Errors
     /// The model's for what is not supported;
-    /// [`ModelParameter`](CoreError::ModelParameter) for a context that the model does not have.
+    /// [`ModelParameter`](CoreError::ModelParameter) for a context that the model does not have, or a
+    /// KV cache that the engine does not have.
     pub fn decoder(&self, gguf: &Gguf) -> Result<Box<dyn Decoder>> {
         #[cfg(feature = "candle")]
         if AdaptedDecoder::trained_context(gguf)?.is_some() {
+            self.without_kv_type()?;
             let decoder = AdaptedDecoder::load(gguf, &self.candle())?;
             return Ok(Box::new(decoder));
         }
@@ -73,12 +96,17 @@ impl LoadOptions {
                 let options = CpuOptions {
                     context: self.context,
                     threads: self.threads,
-                    level: Level::detect(),
+                    level: None,
+                    cache_bytes: self.cache_bytes,
+                    kv: self.kv,
                 };
                 Box::new(CpuModel::load(gguf, &options)?.decoder())
             }
             #[cfg(feature = "candle")]
-            Backend::Candle { .. } => Box::new(CandleModel::load(gguf, &self.candle())?.decoder()),
+            Backend::Candle { .. } => {
+                self.without_kv_type()?;
+                Box::new(CandleModel::load(gguf, &self.candle())?.decoder())
+            }
         })
     }
 

@@ -2,11 +2,13 @@
 //!
 //! A template is a Jinja2 program out of a model file. It runs as Transformers runs it (the
 //! conformance test holds it against Jinja2's own output), and as what it is: a foreign program.
-//! Time, memory, output and recursion are limited by [`ChatLimits`].
+//! Time, memory, output and recursion are limited by [`ChatLimits`]. A [`Conversation`] takes no more
+//! of it than what each turn adds.
 
 #[cfg(test)]
 mod bomb_tests;
 mod context;
+mod conversation;
 mod encode;
 mod engine;
 mod error;
@@ -24,6 +26,7 @@ mod tests;
 use jiff::civil::DateTime;
 use serde_json::{Map, Value as Json};
 
+pub use conversation::{Asked, Compacted, Conversation, Difference, Turn};
 pub use error::ChatError;
 pub use gguf::Fallback;
 pub use message::{Message, Role, ToolCall, ToolDef};

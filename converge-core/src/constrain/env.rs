@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use llguidance::{ParserFactory, api::ParserLimits, earley::SlicedBiasComputer};
 use toktrie::{InferenceCapabilities, TokEnv, TokRxInfo, TokTrie, TokenizerEnv};
 
-use super::ConstrainError;
+use super::{ConstrainError, ending::Endings};
 use crate::{CoreError, Result, TokenId, tokenizer::Tokenizer};
 
 /// Longest token, in bytes: the trie stores 10 bits of depth.
@@ -23,6 +23,7 @@ pub struct TokenEnv {
     controls: Arc<[(String, TokenId)]>,
     /// Tokens that end a text.
     ends: Arc<[TokenId]>,
+    endings: Arc<Endings>,
 }
 
 impl fmt::Debug for TokenEnv {
@@ -100,6 +101,7 @@ impl TokenEnv {
             factory: Arc::new(factory),
             controls: Arc::default(),
             ends: end.into(),
+            endings: Arc::new(Endings::new(&env)),
         })
     }
 
@@ -145,6 +147,10 @@ impl TokenEnv {
     /// Number of tokens.
     pub fn vocab(&self) -> usize {
         self.factory.tok_env().tok_trie().vocab_size()
+    }
+
+    pub(super) fn endings(&self) -> Arc<Endings> {
+        Arc::clone(&self.endings)
     }
 
     pub(super) fn factory(&self) -> &ParserFactory {

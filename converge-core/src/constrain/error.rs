@@ -47,6 +47,14 @@ pub enum ConstrainError {
         /// Which limit.
         reason: String,
     },
+    /// The text was to be complete within a budget, and no completion that short was found.
+    #[error("{budget} tokens are less than the {least} of the shortest completion found")]
+    Budget {
+        /// Tokens of the shortest completion found.
+        least: usize,
+        /// Tokens that may be generated.
+        budget: usize,
+    },
     /// The grammar does not allow this token here.
     #[error("the grammar does not allow token {token} here: {reason}")]
     Refused {

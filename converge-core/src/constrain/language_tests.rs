@@ -159,6 +159,7 @@ fn whatever_a_model_chooses_a_begun_call_is_a_call() {
         let started = Grammar {
             compiled: Arc::new(constraint.matcher),
             vocab: grammar.vocab,
+            endings: Arc::clone(&grammar.endings),
         };
         let Some(text) = wander(&started, &tokens, seed, seed % 2 == 0) else {
             continue;

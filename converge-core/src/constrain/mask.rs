@@ -1,6 +1,6 @@
 use toktrie::SimpleVob;
 
-use crate::TokenId;
+use crate::{TokenId, sample::noise};
 
 /// A set of tokens: those that a grammar allows next.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +34,12 @@ impl Mask {
     /// The tokens, in rising order.
     pub fn iter(&self) -> impl Iterator<Item = TokenId> + '_ {
         self.set.iter().take_while(|&t| (t as usize) < self.vocab)
+    }
+
+    /// The same for the same tokens and seed.
+    pub(super) fn hash(&self, seed: u64) -> u64 {
+        let words = self.set.as_slice().iter();
+        words.fold(seed, |hash, &word| noise::bits(hash, 0, word))
     }
 
     /// How many tokens are in the set.

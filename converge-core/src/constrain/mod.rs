@@ -9,6 +9,8 @@
 //! `key_separator`, `whitespace_flexible`), because small models like to wander off into blanks.
 //! A string schema with `"x-substring"` is held to a quote of a text: see [`substring`].
 
+mod closing;
+mod ending;
 mod env;
 mod error;
 mod mask;
@@ -24,11 +26,13 @@ use llguidance::{
 use schemars::JsonSchema;
 use serde_json::{Value, json};
 
+pub(crate) use closing::Closing;
 pub use env::TokenEnv;
 pub use error::ConstrainError;
 pub use mask::Mask;
 pub use tools::CallFormat;
 
+use self::ending::Endings;
 use crate::{Result, TokenId, chat::ToolDef};
 
 /// A compiled grammar for one vocabulary. Clones share it.
@@ -36,6 +40,7 @@ use crate::{Result, TokenId, chat::ToolDef};
 pub struct Grammar {
     compiled: Arc<Matcher>,
     vocab: usize,
+    endings: Arc<Endings>,
 }
 
 impl fmt::Debug for Grammar {
@@ -152,6 +157,7 @@ impl Grammar {
         Ok(Self {
             compiled: Arc::new(compiled),
             vocab: env.vocab(),
+            endings: env.endings(),
         })
     }
 
@@ -162,6 +168,7 @@ impl Grammar {
         Constraint {
             matcher: self.compiled.deep_clone(),
             vocab: self.vocab,
+            endings: Arc::clone(&self.endings),
         }
     }
 
@@ -296,6 +303,7 @@ fn words(message: &str) -> String {
 pub struct Constraint {
     matcher: Matcher,
     vocab: usize,
+    endings: Arc<Endings>,
 }
 
 impl fmt::Debug for Constraint {

@@ -1,14 +1,17 @@
 //! `Generate`: the trait through which everything above speaks to a model.
 
+mod batch;
 mod cancel;
+mod draft;
 mod log_probs;
-mod prefix;
 mod request;
 mod run;
 mod session;
 mod stop;
 
+pub use batch::{Batch, Finished};
 pub use cancel::Cancel;
+pub use draft::{Checked, Draft, Place};
 pub use log_probs::{log_prob, top_log_probs};
 pub use request::{Event, Generation, Request, StopReason, TokenLogProbs, Usage};
 pub use session::Session;
@@ -82,6 +85,15 @@ pub trait Generate: Send {
     ) -> Result<Vec<f32>>;
 }
 
+#[cfg(test)]
+mod draft_tests;
+#[cfg(test)]
+mod fault_tests;
+#[cfg(test)]
+mod operation_tests;
+#[cfg(feature = "candle")]
+#[cfg(test)]
+mod share_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

@@ -464,6 +464,39 @@ fn forced_tokens_keep_to_the_limits() {
 }
 
 #[test]
+fn a_text_that_has_to_be_complete_is_so_within_any_limit() {
+    let prompt = encode("go");
+    let (mut refused, mut closed) = (0, 0);
+    for (n, seed) in (1..50).flat_map(|n| (0..4).map(move |seed| (n, seed))) {
+        // Either limit may be the one that is reached.
+        for (context, max_tokens) in [(4096, n), (prompt.len() + n, 4096)] {
+            let (mut s, log) = session(context);
+            let request = Request {
+                grammar: Some(s.compile(&schema()).unwrap()),
+                complete: true,
+                sampling: Sampling::at(1.5, seed),
+                ..greedy(&prompt, max_tokens)
+            };
+            match s.generate(&request, &mut |_| {}) {
+                Ok(g) => {
+                    assert_eq!(g.stop, StopReason::GrammarDone);
+                    assert!(g.tokens.len() <= n);
+                    serde_json::from_str::<Value>(&g.text).unwrap();
+                    closed += g.usage.closing;
+                }
+                Err(CoreError::Constrain(ConstrainError::Budget { least, budget })) => {
+                    assert!(least > n && budget == n);
+                    assert_eq!(log.lock().unwrap().passes.len(), 0);
+                    refused += 1;
+                }
+                Err(other) => panic!("{other}"),
+            }
+        }
+    }
+    assert!(refused > 0 && closed > 0, "{refused} {closed}");
+}
+
+#[test]
 fn a_grammar_without_a_way_on_is_an_error_and_not_free_text() {
     let (mut s, _) = session(4096);
     let grammar = Some(s.compile(&json!({"const": 12})).unwrap());

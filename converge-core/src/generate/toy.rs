@@ -5,13 +5,16 @@ use std::sync::{Arc, Mutex};
 use converge_quant::{
     Metadata,
     gguf::{Array, Value},
+    kernels::{Heads, KvPage, PAGE},
 };
+use half::f16;
 
 use super::{Cancel, Session};
 use crate::{
     CoreError, Result, TokenId,
+    cache::{Arena, KvCache},
     chat::ChatTemplate,
-    model::{Decoder, Logits, Rows},
+    model::{Decoder, Logits, Part, Rows},
     sample::noise,
     tokenizer::{Special, Tokenizer},
 };
@@ -79,15 +82,18 @@ pub(super) struct Toy {
     log: Arc<Mutex<Log>>,
 }
 
+/// Logits after some tokens.
+pub(super) fn hashed(tokens: impl IntoIterator<Item = TokenId>, vocab: usize) -> Vec<f32> {
+    let chain = |state, token| noise::bits(state, 1, token);
+    let state = tokens.into_iter().fold(17, chain);
+    (0..vocab as u32)
+        .map(|t| (noise::bits(state, 2, t) >> 40) as f32 / (1u32 << 22) as f32)
+        .collect()
+}
+
 impl Toy {
     fn row(&self, len: usize) -> Vec<f32> {
-        let mut state = 17u64;
-        for &t in &self.tokens[..len] {
-            state = noise::bits(state, 1, t);
-        }
-        let mut row: Vec<f32> = (0..self.vocab as u32)
-            .map(|t| (noise::bits(state, 2, t) >> 40) as f32 / (1u32 << 22) as f32)
-            .collect();
+        let mut row = hashed(self.tokens[..len].iter().copied(), self.vocab);
         if let Some(&t) = len
             .checked_sub(self.script_at)
             .and_then(|i| self.script.get(i))
@@ -123,13 +129,8 @@ impl Decoder for Toy {
                 context: self.context,
             });
         }
-        let before = self.tokens.len();
         self.tokens.extend_from_slice(tokens);
-        let wanted = match rows {
-            Rows::None => self.tokens.len()..self.tokens.len(),
-            Rows::Last => self.tokens.len() - 1..self.tokens.len(),
-            Rows::All => before..self.tokens.len(),
-        };
+        let wanted = self.tokens.len() - rows.of(tokens.len())..self.tokens.len();
         let mut data: Vec<f32> = wanted.flat_map(|i| self.row(i + 1)).collect();
         if broken {
             data[3] = f32::NAN;
@@ -221,4 +222,121 @@ pub(super) fn encode(text: &str) -> Vec<TokenId> {
 /// The token that ends a text.
 pub(super) fn end() -> TokenId {
     tokenizer().eos().unwrap()
+}
+
+/// A decoder whose logits are a hash of what its pages hold, so they show where pages are mixed up.
+pub(super) struct Paged {
+    cache: KvCache,
+    context: usize,
+    vocab: usize,
+}
+
+impl Paged {
+    /// The arena of such decoders, of so many pages for each of two layers.
+    pub(super) fn arena(pages: usize) -> Arc<Arena> {
+        let heads = Heads::new(1, 1, 1).unwrap();
+        Arc::new(Arena::new(
+            [3; 32],
+            heads,
+            vec![None; 2],
+            2 * pages * heads.page_bytes(),
+        ))
+    }
+
+    pub(super) fn new(arena: &Arc<Arena>, context: usize, vocab: usize) -> Self {
+        Self {
+            cache: KvCache::new(arena),
+            context,
+            vocab,
+        }
+    }
+}
+
+/// The token that a layer of a cache holds at a position.
+fn held(cache: &KvCache, layer: usize, position: usize) -> TokenId {
+    let page: &KvPage = cache.layer(layer).0[position / PAGE].as_ref();
+    let (halves, _) = page.as_bytes().as_chunks::<2>();
+    f16::from_ne_bytes(halves[position % PAGE]).to_f32() as TokenId
+}
+
+impl Decoder for Paged {
+    fn forward(&mut self, tokens: &[TokenId], rows: Rows, cancel: &Cancel) -> Result<Logits> {
+        let empty = KvCache::new(self.cache.arena());
+        let mut cache = std::mem::replace(&mut self.cache, empty);
+        let part = Part {
+            cache: &mut cache,
+            tokens,
+            rows,
+        };
+        let logits = self.forward_parts(&mut [part], cancel);
+        self.cache = cache;
+        Ok(logits?.remove(0))
+    }
+
+    fn forward_parts(&mut self, parts: &mut [Part<'_>], cancel: &Cancel) -> Result<Vec<Logits>> {
+        if cancel.is_cancelled() {
+            return Err(CoreError::Cancelled);
+        }
+        for part in parts.iter_mut() {
+            assert!(part.cache.len() + part.tokens.len() <= self.context);
+            part.cache.reserve(part.tokens.len())?;
+        }
+        let mut all = Vec::new();
+        for part in parts {
+            for (i, &token) in part.tokens.iter().enumerate() {
+                part.cache.write(0, i, &[token as f32], &[0.0])?;
+                part.cache.write(1, i, &[token as f32 + 1.0], &[0.0])?;
+            }
+            part.cache.grow(part.tokens.len());
+            let len = part.cache.len();
+            let mut data = Vec::new();
+            for end in len - part.rows.of(part.tokens.len())..len {
+                let tokens = (0..=end).map(|position| {
+                    let token = held(part.cache, 0, position);
+                    assert_eq!(held(part.cache, 1, position), token + 1);
+                    token
+                });
+                data.extend(hashed(tokens, self.vocab));
+            }
+            all.push(Logits {
+                data,
+                vocab: self.vocab,
+            });
+        }
+        Ok(all)
+    }
+
+    fn len(&self) -> usize {
+        self.cache.len()
+    }
+
+    fn truncate(&mut self, len: usize) -> Result<()> {
+        self.cache.truncate(len);
+        Ok(())
+    }
+
+    fn context(&self) -> usize {
+        self.context
+    }
+
+    fn vocab(&self) -> usize {
+        self.vocab
+    }
+
+    fn exact(&self) -> bool {
+        true
+    }
+
+    fn cache(&self) -> Option<&KvCache> {
+        Some(&self.cache)
+    }
+
+    fn cache_mut(&mut self) -> Option<&mut KvCache> {
+        Some(&mut self.cache)
+    }
+
+    fn another(&self) -> Option<Box<dyn Decoder>> {
+        let arena = self.cache.arena();
+        Some(Box::new(Self::new(arena, self.context, self.vocab)))
+    }
 }

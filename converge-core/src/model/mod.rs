@@ -8,13 +8,9 @@ pub mod spec;
 #[cfg(test)]
 pub(crate) mod tiny;
 
-use std::sync::Arc;
-
-use converge_quant::kernels::KvPage;
-
 pub use spec::DecoderSpec;
 
-use crate::{Result, TokenId, generate::Cancel};
+use crate::{Result, TokenId, cache::KvCache, generate::Cancel};
 
 /// Which rows of a pass need logits: the head is computed for no others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,8 +19,22 @@ pub enum Rows {
     None,
     /// The last token's row.
     Last,
+    /// The rows of the last so many tokens: of all, where there are no more.
+    Tail(usize),
     /// Every token's row.
     All,
+}
+
+impl Rows {
+    /// How many of the last rows of a pass over `tokens` these are.
+    pub fn of(self, tokens: usize) -> usize {
+        match self {
+            Self::None => 0,
+            Self::Last => tokens.min(1),
+            Self::Tail(n) => tokens.min(n),
+            Self::All => tokens,
+        }
+    }
 }
 
 /// Logits of the rows asked for, row-major, `rows() × vocab` of f32.
@@ -49,37 +59,15 @@ impl Logits {
     }
 }
 
-/// The pages of a KV cache, layer by layer: cheap to clone.
-#[derive(Clone, Debug)]
-pub struct KvPages {
-    model: u64,
-    layers: Arc<[Vec<Arc<KvPage>>]>,
-}
-
-impl KvPages {
-    /// Pages of each layer, the same number for all. `model` is a number of the loaded model's own:
-    /// what other weights computed is of no use to it.
-    pub fn new(model: u64, layers: Vec<Vec<Arc<KvPage>>>) -> Self {
-        Self {
-            model,
-            layers: layers.into(),
-        }
-    }
-
-    /// The number of the model that computed them.
-    pub fn model(&self) -> u64 {
-        self.model
-    }
-
-    /// The pages of each layer.
-    pub fn layers(&self) -> &[Vec<Arc<KvPage>>] {
-        &self.layers
-    }
-
-    /// All pages.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<KvPage>> {
-        self.layers.iter().flatten()
-    }
+/// One sequence's part of a pass over several.
+#[derive(Debug)]
+pub struct Part<'a> {
+    /// What the sequence holds.
+    pub cache: &'a mut KvCache,
+    /// The tokens that come after it.
+    pub tokens: &'a [TokenId],
+    /// The rows that need logits.
+    pub rows: Rows,
 }
 
 /// A model with its KV cache: appends tokens, forgets them again, and says what comes next.
@@ -106,7 +94,9 @@ pub trait Decoder: Send {
         self.len() == 0
     }
 
-    /// Forgets every position from `len` on; no effect where the cache is no longer than that.
+    /// Forgets every position from `len` on; no effect where the cache is no longer than that. All
+    /// are forgotten where the windows of some layers have passed what would be seen from there: then
+    /// [`len`](Self::len) is 0.
     ///
     /// # Errors
     /// [`CannotTruncate`](crate::CoreError::CannotTruncate) where [`truncates`](Self::truncates)
@@ -128,16 +118,38 @@ pub trait Decoder: Send {
     /// Whether the exactness contract holds: the same tokens whatever the batch and the cache.
     fn exact(&self) -> bool;
 
-    /// The pages of the KV cache, shared with the decoder until one of the two changes them; `None`
-    /// for a backend without pages.
-    fn pages(&self) -> Option<KvPages> {
+    /// From now on computes the logits of the tokens below `first` and of those in `also`, perhaps of
+    /// a few more; all others are minus infinity. A `first` beyond the vocabulary computes all again.
+    /// `false` for a backend that always computes all.
+    fn narrow_head(&mut self, first: usize, also: &[TokenId]) -> bool {
+        let _ = (first, also);
+        false
+    }
+
+    /// The KV cache; `None` for a backend without pages.
+    fn cache(&self) -> Option<&KvCache> {
         None
     }
 
-    /// Goes on from the first `len` positions of a cache of the same model. Without pages, or with
-    /// those of another model, nothing changes and the result is `false`.
-    fn restore(&mut self, pages: &KvPages, len: usize) -> bool {
-        let _ = (pages, len);
-        false
+    /// The KV cache, to be exchanged for another one of the same model.
+    fn cache_mut(&mut self) -> Option<&mut KvCache> {
+        None
+    }
+
+    /// A decoder over the same weights whose cache is empty; `None` where weights cannot be shared.
+    fn another(&self) -> Option<Box<dyn Decoder>> {
+        None
+    }
+
+    /// Runs the tokens of several sequences in one pass over the weights, whatever this decoder's own
+    /// cache holds. Each sequence gets the logits that it would get alone.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward), with every cache as it was;
+    /// [`ForeignCache`](crate::CoreError::ForeignCache) for a cache of another model;
+    /// [`OneSequence`](crate::CoreError::OneSequence) for a backend without pages.
+    fn forward_parts(&mut self, parts: &mut [Part<'_>], cancel: &Cancel) -> Result<Vec<Logits>> {
+        let _ = (parts, cancel);
+        Err(crate::CoreError::OneSequence)
     }
 }

@@ -19,7 +19,7 @@ pub(crate) const KV_HEADS: usize = 2;
 pub(crate) const HEAD_SIZE: usize = 16;
 pub(crate) const LAYERS: usize = 3;
 pub(crate) const VOCAB: usize = 50;
-pub(crate) const CONTEXT: usize = 700;
+pub(crate) const CONTEXT: usize = 1100;
 pub(crate) const WINDOW: usize = 20;
 pub(crate) const EXPERTS: usize = 4;
 pub(crate) const EXPERTS_USED: usize = 2;
@@ -43,6 +43,23 @@ pub(crate) struct Tiny {
 }
 
 impl Tiny {
+    /// One model for each thing that layers can have.
+    pub(crate) fn kinds() -> Vec<(&'static str, Self)> {
+        vec![
+            ("llama", Self::llama()),
+            ("mixtral", Self::mixtral()),
+            ("qwen2", Self::qwen2()),
+            ("qwen2moe", Self::qwen2moe()),
+            ("qwen3", Self::qwen3()),
+            ("qwen3moe", Self::qwen3moe()),
+            ("gemma2", Self::gemma2()),
+            ("gemma3", Self::gemma3()),
+            ("phi3", Self::phi3()),
+            ("smollm3", Self::smollm3()),
+            ("granite", Self::granite()),
+        ]
+    }
+
     pub(crate) fn qwen2() -> Self {
         let mut tiny = Self::new("qwen2");
         tiny.add_biases();

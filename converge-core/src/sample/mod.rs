@@ -50,6 +50,20 @@ pub struct State {
     bound: f64,
 }
 
+impl State {
+    /// As bits, to be kept in a file.
+    pub fn to_bits(self) -> u64 {
+        self.bound.to_bits()
+    }
+
+    /// From what [`to_bits`](Self::to_bits) gave.
+    pub fn from_bits(bits: u64) -> Self {
+        Self {
+            bound: f64::from_bits(bits),
+        }
+    }
+}
+
 /// Chooses tokens by one [`Sampling`]. Beside its [`State`] it holds buffers only: its results
 /// depend on its arguments and that state.
 #[derive(Clone, Debug)]
@@ -165,17 +179,17 @@ impl Sampler {
     }
 
     fn keep(&mut self, logits: &[f32], history: &[TokenId], mask: Option<&Mask>) -> Result<()> {
-        for (token, &value) in logits.iter().enumerate() {
-            if value.is_nan() || value == f32::INFINITY {
-                return Err(SampleError::Logit {
-                    token: token as TokenId,
-                    value,
-                }
-                .into());
-            }
+        check(logits)?;
+        self.kept.clear();
+        if self.takes_likeliest() {
+            self.kept.extend(likeliest(logits, mask));
+            self.allowed = self.kept.len();
+            return match self.kept.is_empty() {
+                true => Err(SampleError::NothingAllowed.into()),
+                false => Ok(()),
+            };
         }
         self.edit(logits, history)?;
-        self.kept.clear();
         let greedy = self.options.temperature == 0.0;
         let temperature = if greedy {
             1.0
@@ -218,6 +232,12 @@ impl Sampler {
         Ok(())
     }
 
+    /// Whether nothing stands between the logits and the likeliest token.
+    fn takes_likeliest(&self) -> bool {
+        let o = &self.options;
+        o.temperature == 0.0 && !o.penalizes() && self.dry.is_none() && o.logit_bias.is_empty()
+    }
+
     /// Penalties, DRY and bias, into `edited`.
     fn edit(&mut self, logits: &[f32], history: &[TokenId]) -> Result<()> {
         self.edited.clear();
@@ -257,6 +277,48 @@ impl Sampler {
         }
         Ok(())
     }
+}
+
+/// Logits that are looked at together: in vector registers, as nothing branches among them.
+const TOGETHER: usize = 64;
+
+/// Refuses logits that are not numbers or plus infinity.
+fn check(logits: &[f32]) -> Result<()> {
+    let broken = |x: f32| x.is_nan() || x == f32::INFINITY;
+    for (i, some) in logits.chunks(TOGETHER).enumerate() {
+        if !some.iter().fold(false, |any, &x| any | broken(x)) {
+            continue;
+        }
+        if let Some(at) = some.iter().position(|&x| broken(x)) {
+            return Err(SampleError::Logit {
+                token: (i * TOGETHER + at) as TokenId,
+                value: some.get(at).copied().unwrap_or(f32::NAN),
+            }
+            .into());
+        }
+    }
+    Ok(())
+}
+
+/// The likeliest token that the mask allows, of equals the lowest; none where all are ruled out.
+fn likeliest(logits: &[f32], mask: Option<&Mask>) -> Option<Candidate> {
+    let mut best = (f32::NEG_INFINITY, None);
+    for (i, some) in logits.chunks(TOGETHER).enumerate() {
+        let higher = |top: f32, &x: &f32| if x > top { x } else { top };
+        if some.iter().fold(best.0, higher) == best.0 {
+            continue;
+        }
+        for (at, &logit) in some.iter().enumerate() {
+            let token = (i * TOGETHER + at) as TokenId;
+            if logit > best.0 && mask.is_none_or(|mask| mask.allows(token)) {
+                best = (logit, Some(token));
+            }
+        }
+    }
+    best.1.map(|token| Candidate {
+        token,
+        logit: f64::from(best.0),
+    })
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! How tokens are chosen: the options, their ranges and their defaults.
 
-use super::{Dry, Mirostat, SampleError};
+use super::{Dry, Mirostat, SampleError, noise};
 use crate::{Result, TokenId};
 
 /// How the next token is chosen. The default is greedy: the most likely token, always.
@@ -68,6 +68,14 @@ impl Sampling {
             seed,
             ..Self::default()
         }
+    }
+
+    /// The same options with a noise of their own for branch `branch`: what a fork draws has nothing
+    /// to do with what others draw.
+    #[must_use]
+    pub fn branch(mut self, branch: u64) -> Self {
+        self.seed = noise::fork_seed(self.seed, branch);
+        self
     }
 
     /// Checks every option against its range, and those that do not go together.

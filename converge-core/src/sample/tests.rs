@@ -529,6 +529,23 @@ proptest! {
         prop_assert!(mass - last < f64::from(p) + 1e-9);
     }
 
+    /// A bias of nothing takes the long way.
+    #[test]
+    fn the_likeliest_is_found_as_among_candidates(
+        mut logits in prop::collection::vec(-3i8..3, 1..300),
+        out in prop::collection::vec(0usize..300, 0..200),
+        masked in any::<bool>(),
+    ) {
+        out.iter().for_each(|&i| if let Some(x) = logits.get_mut(i) { *x = i8::MIN });
+        let logit = |&x: &i8| if x == i8::MIN { f32::NEG_INFINITY } else { f32::from(x) };
+        let logits: Vec<f32> = logits.iter().map(logit).collect();
+        let allowed = (0..logits.len() as TokenId).filter(|t| t % 3 == 1);
+        let mask = masked.then(|| Mask::of(logits.len(), allowed));
+        let long = Sampling { logit_bias: vec![(0, 0.0)], ..Sampling::default() };
+        let sample = |options| sampler(options).sample(&logits, &[], mask.as_ref());
+        prop_assert_eq!(sample(Sampling::default()).ok(), sample(long).ok());
+    }
+
     #[test]
     fn min_p_keeps_by_the_ratio_to_the_best(logits in logits(), p in 0.001f32..1.0) {
         let got = kept(Sampling { min_p: p, ..Sampling::at(1.0, 0) }, &logits);

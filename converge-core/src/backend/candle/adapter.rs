@@ -125,18 +125,17 @@ impl AdaptedDecoder {
     }
 
     fn run(&mut self, tokens: &[TokenId], rows: Rows, cancel: &Cancel) -> Result<Vec<f32>> {
-        // The model gives the last row only.
-        let size = if rows == Rows::All { 1 } else { tokens.len() };
+        // The model gives the last row only: from the first one wanted on, each is a pass.
+        let wanted = rows.of(tokens.len());
+        let (first, rest) = tokens.split_at((tokens.len() + 1 - wanted.max(1)).min(tokens.len()));
         let mut data = Vec::new();
-        for tokens in tokens.chunks(size.max(1)) {
+        for tokens in std::iter::once(first).chain(rest.chunks(1)) {
             if cancel.is_cancelled() {
                 return Err(CoreError::Cancelled);
             }
             let row = self.step(tokens)?;
-            match rows {
-                Rows::None => {}
-                Rows::Last => data = row,
-                Rows::All => data.extend(row),
+            if wanted > 0 {
+                data.extend(row);
             }
         }
         Ok(data)

@@ -82,9 +82,8 @@ impl CandleDecoder {
                 return Err(CoreError::Cancelled);
             }
             // After the last layer's keys and values, only rows that get logits count.
-            let kept = match rows {
-                Rows::None if i == last => 0,
-                Rows::Last if i == last => 1,
+            let kept = match rows.of(n) {
+                few @ (0 | 1) if i == last => few,
                 _ => n,
             };
             x = pass.layer(&x, layer, cache, kept)?;
@@ -142,13 +141,14 @@ impl CandleDecoder {
         }
         let x = self.layers(tokens, rows, cancelled)?;
         let (spec, weights) = (&*self.model.spec, &*self.model.weights);
-        let wanted = if rows == Rows::None { 0 } else { x.dim(0)? };
+        let wanted = rows.of(tokens.len());
+        let before = tokens.len().min(x.dim(0)?) - wanted;
         logits.data.reserve_exact(wanted * vocab);
         for start in (0..wanted).step_by(HEAD_ROWS) {
             if cancelled() {
                 return Err(CoreError::Cancelled);
             }
-            let x = x.narrow(0, start, HEAD_ROWS.min(wanted - start))?;
+            let x = x.narrow(0, before + start, HEAD_ROWS.min(wanted - start))?;
             let x = rms_norm(&x, &weights.output_norm, spec.norm_eps)?;
             let mut y = scaled(weights.head.forward(&x)?, spec.logit_scale)?;
             if let Some(cap) = spec.logit_softcap {

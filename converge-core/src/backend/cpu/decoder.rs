@@ -1,18 +1,21 @@
-//! One pass over some tokens.
+//! One pass over some tokens of one or several sequences.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
-use converge_quant::kernels::{self, Activations, Heads, KvPage, PAGE, Turns, View};
+use converge_quant::{
+    Packed,
+    kernels::{self, Activations, Turns, View},
+};
 
 use super::{
     CpuModel, Shared,
     feed_forward::{Buffers, On},
-    weights::LayerWeights,
 };
 use crate::{
     CoreError, Result, TokenId,
+    cache::KvCache,
     generate::Cancel,
-    model::{Decoder, KvPages, Logits, Rows},
+    model::{Decoder, Logits, Part, Rows},
 };
 
 /// Rows that go through the head at a time: a cancel is noticed between them.
@@ -21,9 +24,7 @@ const HEAD_ROWS: usize = 128;
 /// A KV cache over a shared [`CpuModel`].
 pub struct CpuDecoder {
     model: CpuModel,
-    /// The pages of each layer.
-    pages: Vec<Vec<Arc<KvPage>>>,
-    len: usize,
+    cache: KvCache,
     pass: Pass,
 }
 
@@ -42,14 +43,15 @@ struct Pass {
     feed_forward: Buffers,
     /// For each kind of rotary positions.
     turns: Vec<Turns>,
+    /// The tiles of the head that are computed, where not all are.
+    head_tiles: Option<Vec<Range<usize>>>,
 }
 
 impl CpuDecoder {
     pub(super) fn new(model: CpuModel) -> Self {
         Self {
-            pages: vec![Vec::new(); model.shared.spec.layers.len()],
+            cache: KvCache::new(&model.shared.arena),
             model,
-            len: 0,
             pass: Pass::default(),
         }
     }
@@ -58,30 +60,51 @@ impl CpuDecoder {
     pub fn model(&self) -> &CpuModel {
         &self.model
     }
+}
 
-    /// Bytes that the KV cache takes now.
-    pub fn cache_bytes(&self) -> usize {
-        let pages = self.pages.iter().map(Vec::len).sum::<usize>();
-        pages * self.model.shared.heads().page_bytes()
+impl Shared {
+    /// Refuses a part that cannot be computed.
+    fn check(&self, part: &Part<'_>) -> Result<()> {
+        if !Arc::ptr_eq(part.cache.arena(), &self.arena) {
+            return Err(CoreError::ForeignCache);
+        }
+        let (held, vocab) = (part.cache.len(), self.spec.vocab);
+        if part.tokens.len() > self.context.saturating_sub(held) {
+            return Err(CoreError::ContextOverflow {
+                prompt: held.saturating_add(part.tokens.len()),
+                reserve: 0,
+                context: self.context,
+            });
+        }
+        match part.tokens.iter().find(|&&id| id as usize >= vocab) {
+            Some(&id) => Err(CoreError::TokenOutOfRange { id, vocab }),
+            None => Ok(()),
+        }
     }
+}
 
+impl Pass {
     /// Embeds the tokens and turns their positions' angles into tables.
-    fn begin(&mut self, tokens: &[TokenId]) -> Result<()> {
-        let Shared { spec, weights, .. } = &*self.model.shared;
-        let pass = &mut self.pass;
-        pass.x.resize(tokens.len() * spec.width, 0.0);
+    fn begin(&mut self, shared: &Shared, parts: &[Part<'_>]) -> Result<()> {
+        let Shared { spec, weights, .. } = shared;
+        let tokens = parts.iter().flat_map(|part| part.tokens);
+        self.x.resize(tokens.clone().count() * spec.width, 0.0);
         let embedding = weights.embedding();
-        for (&token, x) in tokens.iter().zip(pass.x.chunks_exact_mut(spec.width)) {
+        for (&token, x) in tokens.zip(self.x.chunks_exact_mut(spec.width)) {
             embedding.decode_row(token as usize, x)?;
         }
         if spec.embedding_scale != 1.0 {
-            pass.x.iter_mut().for_each(|x| *x *= spec.embedding_scale);
+            self.x.iter_mut().for_each(|x| *x *= spec.embedding_scale);
         }
-        pass.turns.resize_with(weights.rotary.len(), Turns::default);
-        for (turns, rotary) in pass.turns.iter_mut().zip(&weights.rotary) {
+        self.turns.resize_with(weights.rotary.len(), Turns::default);
+        for (turns, rotary) in self.turns.iter_mut().zip(&weights.rotary) {
             turns.cos.clear();
             turns.sin.clear();
-            for position in self.len..self.len + tokens.len() {
+            let positions = |part: &Part<'_>| {
+                let held = part.cache.len();
+                held..held + part.tokens.len()
+            };
+            for position in parts.iter().flat_map(positions) {
                 for (cos, sin) in rotary.frequencies.at(position) {
                     turns.cos.push(cos);
                     turns.sin.push(sin);
@@ -90,35 +113,31 @@ impl CpuDecoder {
         }
         Ok(())
     }
-}
 
-impl Shared {
-    fn heads(&self) -> Heads {
-        Heads {
-            heads: self.spec.heads,
-            kv_heads: self.spec.kv_heads,
-            size: self.spec.head_size,
-        }
-    }
-}
-
-impl Pass {
-    /// One layer: from the rows of the residual stream to the last `kept` of them, with `len`
-    /// positions in the cache before.
+    /// One layer: from the rows of the residual stream to those of them that `kept` names, a range
+    /// for each part.
     fn layer(
         &mut self,
         shared: &Shared,
-        layer: &LayerWeights,
-        pages: &mut Vec<Arc<KvPage>>,
-        len: usize,
-        kept: usize,
+        index: usize,
+        parts: &mut [Part<'_>],
+        kept: &[Range<usize>],
     ) -> Result<()> {
         let Shared {
-            spec, pool, level, ..
+            spec,
+            weights,
+            pool,
+            level,
+            arena,
+            ..
         } = shared;
+        let Some(layer) = weights.layers.get(index) else {
+            return Ok(());
+        };
         let (level, width, eps) = (*level, spec.width, spec.norm_eps);
-        let heads = shared.heads();
+        let heads = arena.heads();
         let n = self.x.len() / width;
+        let left = kept.iter().map(Range::len).sum::<usize>();
         self.normed.resize(self.x.len(), 0.0);
         kernels::rms_norm(
             pool,
@@ -140,55 +159,60 @@ impl Pass {
         }
         let turns = layer
             .rotary
-            .map(|i| (shared.weights.rotary[i].pairs, &self.turns[i]));
-        if let Some((pairs, turns)) = turns {
-            kernels::rotate(&mut self.key, n, heads.size, pairs, turns)?;
+            .and_then(|i| weights.rotary.get(i).zip(self.turns.get(i)));
+        if let Some((rotary, turns)) = turns {
+            kernels::rotate(&mut self.key, n, heads.size(), rotary.pairs, turns)?;
         }
-        self.write(heads, pages, len)?;
-        self.x.drain(..(n - kept) * width);
-        if kept == 0 {
+        let row = heads.kv_row();
+        let (mut keys, mut values) = (self.key.chunks(row), self.value.chunks(row));
+        for part in parts.iter_mut() {
+            for position in 0..part.tokens.len() {
+                if let Some((key, value)) = keys.next().zip(values.next()) {
+                    part.cache.write(index, position, key, value)?;
+                }
+            }
+        }
+        keep(&mut self.x, width, kept);
+        if left == 0 {
             return Ok(());
         }
 
-        if kept < n {
-            let last = self.normed.get((n - kept) * width..).unwrap_or_default();
+        if left < n {
+            keep(&mut self.normed, width, kept);
             self.activations
-                .set(pool, level, last, width, &[&query.weight])?;
+                .set(pool, level, &self.normed, width, &[&query.weight])?;
         }
         query.forward(pool, level, &self.activations, &mut self.query)?;
         if let Some(weight) = &layer.query_norm {
             kernels::rms_norm_in_place(pool, level, &mut self.query, weight, eps)?;
         }
-        if let Some((pairs, turns)) = turns {
-            match kept == n {
-                true => kernels::rotate(&mut self.query, n, heads.size, pairs, turns)?,
-                false => {
-                    let pairs_len = turns.cos.len() / n;
-                    let last = |table: &[f32]| table[(n - kept) * pairs_len..].to_vec();
-                    let turns = Turns {
-                        cos: last(&turns.cos),
-                        sin: last(&turns.sin),
-                    };
-                    kernels::rotate(&mut self.query, kept, heads.size, pairs, &turns)?;
-                }
-            }
+        if let Some((rotary, turns)) = turns {
+            let pairs = turns.cos.len() / n;
+            let few = (left < n).then(|| {
+                let mut few = turns.clone();
+                keep(&mut few.cos, pairs, kept);
+                keep(&mut few.sin, pairs, kept);
+                few
+            });
+            let turns = few.as_ref().unwrap_or(turns);
+            kernels::rotate(&mut self.query, left, heads.size(), rotary.pairs, turns)?;
         }
-        let view = View {
-            start: len + n - kept,
-            window: layer.window,
-            scale: spec.attention_scale,
-            softcap: spec.attention_softcap,
-        };
         self.mixed.resize(self.query.len(), 0.0);
-        kernels::attention(
-            pool,
-            level,
-            heads,
-            &view,
-            pages,
-            &self.query,
-            &mut self.mixed,
-        )?;
+        let row = heads.row();
+        let (mut queries, mut mixed) = (&*self.query, &mut *self.mixed);
+        for (part, kept) in parts.iter().zip(kept) {
+            let (mine, others) = queries.split_at(kept.len() * row);
+            let (out, rest) = mixed.split_at_mut(kept.len() * row);
+            (queries, mixed) = (others, rest);
+            let (pages, first) = part.cache.layer(index);
+            let view = View {
+                start: part.cache.len() + part.tokens.len() - kept.len() - first,
+                window: layer.window,
+                scale: spec.attention_scale,
+                softcap: spec.attention_softcap,
+            };
+            kernels::attention(pool, level, heads, &view, pages, mine, out)?;
+        }
         let output = &layer.output;
         let cols = output.weight.cols();
         self.activations
@@ -209,21 +233,6 @@ impl Pass {
             .feed_forward
             .forward(on, buffers, &self.normed, &mut self.part)?;
         self.add(shared, layer.post_feed_forward_norm.as_deref())
-    }
-
-    /// Writes the pass's keys and values to positions from `len` on.
-    fn write(&self, heads: Heads, pages: &mut Vec<Arc<KvPage>>, len: usize) -> Result<()> {
-        let row = heads.kv_heads * heads.size;
-        let rows = self.key.chunks_exact(row).zip(self.value.chunks_exact(row));
-        for (position, (key, value)) in (len..).zip(rows) {
-            if position / PAGE >= pages.len() {
-                pages.push(Arc::new(KvPage::new(heads)));
-            }
-            if let Some(page) = pages.get_mut(position / PAGE) {
-                Arc::make_mut(page).write(position % PAGE, key, value)?;
-            }
-        }
-        Ok(())
     }
 
     /// Adds what a part of a layer gave to the residual stream.
@@ -265,10 +274,11 @@ impl Pass {
             let head = &weights.head;
             self.activations
                 .set(pool, level, rows, width, &[&head.weight])?;
+            let (tiles, activations) = (self.head_tiles.as_deref(), &self.activations);
             if rows.len() == self.normed.len() {
-                head.forward(pool, level, &self.activations, &mut logits)?;
+                head.forward_tiles(pool, level, tiles, activations, &mut logits)?;
             } else {
-                head.forward(pool, level, &self.activations, &mut self.part)?;
+                head.forward_tiles(pool, level, tiles, activations, &mut self.part)?;
                 logits.extend_from_slice(&self.part);
             }
         }
@@ -279,60 +289,142 @@ impl Pass {
             spec.logit_scale,
             spec.logit_softcap,
         );
+        if let Some(tiles) = &self.head_tiles {
+            for row in logits.chunks_exact_mut(spec.vocab) {
+                silence(row, tiles);
+            }
+        }
         Ok(logits)
     }
 }
 
-impl Decoder for CpuDecoder {
-    fn forward(&mut self, tokens: &[TokenId], rows: Rows, cancel: &Cancel) -> Result<Logits> {
-        let vocab = self.vocab();
-        let context = self.context();
-        if tokens.len() > context - self.len {
-            return Err(CoreError::ContextOverflow {
-                prompt: self.len.saturating_add(tokens.len()),
-                reserve: 0,
-                context,
-            });
+impl Pass {
+    /// All layers and the head, over tokens of one or several sequences.
+    fn run(
+        &mut self,
+        shared: &Shared,
+        parts: &mut [Part<'_>],
+        cancel: &Cancel,
+    ) -> Result<Vec<Logits>> {
+        for part in parts.iter() {
+            shared.check(part)?;
         }
-        if let Some(&id) = tokens.iter().find(|&&id| id as usize >= vocab) {
-            return Err(CoreError::TokenOutOfRange { id, vocab });
+        for part in parts.iter_mut() {
+            part.cache.reserve(part.tokens.len())?;
         }
-        let mut logits = Logits {
+        let mut all = Vec::with_capacity(parts.len());
+        let mut wanted = Vec::with_capacity(parts.len());
+        let mut end = 0;
+        for part in parts.iter() {
+            let start = end;
+            end += part.tokens.len();
+            all.push(start..end);
+            wanted.push(end - part.rows.of(part.tokens.len())..end);
+        }
+        let vocab = shared.spec.vocab;
+        let nothing = |_: &Part<'_>| Logits {
             data: Vec::new(),
             vocab,
         };
-        if tokens.is_empty() {
-            return Ok(logits);
+        if end == 0 {
+            return Ok(parts.iter().map(nothing).collect());
         }
-        self.begin(tokens)?;
-        let shared = Arc::clone(&self.model.shared);
+        self.begin(shared, parts)?;
         let last = shared.weights.layers.len() - 1;
-        let layers = shared.weights.layers.iter().zip(&mut self.pages);
-        for (i, (layer, pages)) in layers.enumerate() {
+        for index in 0..=last {
             if cancel.is_cancelled() {
                 return Err(CoreError::Cancelled);
             }
             // After the last layer's keys and values, only rows that get logits count.
-            let kept = match rows {
-                Rows::None if i == last => 0,
-                Rows::Last if i == last => 1,
-                _ => tokens.len(),
-            };
-            self.pass.layer(&shared, layer, pages, self.len, kept)?;
+            let kept = if index == last { &wanted } else { &all };
+            self.layer(shared, index, parts, kept)?;
         }
-        if rows != Rows::None {
-            logits.data = self.pass.head(&shared, cancel)?;
+        let mut data = match self.x.is_empty() {
+            true => Vec::new(),
+            false => self.head(shared, cancel)?,
+        };
+        for part in parts.iter_mut() {
+            part.cache.grow(part.tokens.len());
         }
-        self.len += tokens.len();
+        // Most passes are of one part, which needs no copy.
+        let mut logits = Vec::with_capacity(parts.len());
+        for rows in wanted.iter().rev() {
+            logits.push(Logits {
+                data: match rows.len() * vocab == data.len() {
+                    true => std::mem::take(&mut data),
+                    false => data.split_off(data.len() - rows.len() * vocab),
+                },
+                vocab,
+            });
+        }
+        logits.reverse();
         Ok(logits)
+    }
+}
+
+/// Logits outside of these tiles are minus infinity.
+fn silence(row: &mut [f32], tiles: &[Range<usize>]) {
+    let mut end = 0;
+    for range in tiles.iter().chain([&(usize::MAX..usize::MAX)]) {
+        let start = range.start.saturating_mul(Packed::TILE).min(row.len());
+        if let Some(gap) = row.get_mut(end..start) {
+            gap.fill(f32::NEG_INFINITY);
+        }
+        end = range.end.saturating_mul(Packed::TILE);
+    }
+}
+
+/// The tiles that hold these tokens, and all those below `first`, joined where they touch.
+fn tiles_of(vocab: usize, first: usize, also: &[TokenId]) -> Vec<Range<usize>> {
+    let mut tiles: Vec<usize> = also
+        .iter()
+        .map(|&id| id as usize)
+        .filter(|&id| id >= first && id < vocab)
+        .map(|id| id / Packed::TILE)
+        .collect();
+    tiles.sort_unstable();
+    let below = 0..first.min(vocab).div_ceil(Packed::TILE);
+    let mut ranges: Vec<_> = std::iter::once(below).collect();
+    for tile in tiles {
+        match ranges.last_mut() {
+            Some(range) if tile <= range.end => range.end = range.end.max(tile + 1),
+            _ => ranges.push(tile..tile + 1),
+        }
+    }
+    ranges
+}
+
+/// Leaves the rows that `kept` names, which are in ascending order.
+fn keep(rows: &mut Vec<f32>, width: usize, kept: &[Range<usize>]) {
+    let mut end = 0;
+    for range in kept {
+        rows.copy_within(range.start * width..range.end * width, end);
+        end += range.len() * width;
+    }
+    rows.truncate(end);
+}
+
+impl Decoder for CpuDecoder {
+    fn forward(&mut self, tokens: &[TokenId], rows: Rows, cancel: &Cancel) -> Result<Logits> {
+        let part = Part {
+            cache: &mut self.cache,
+            tokens,
+            rows,
+        };
+        let logits = self.pass.run(&self.model.shared, &mut [part], cancel)?;
+        Ok(logits.into_iter().next().unwrap_or_default())
+    }
+
+    fn forward_parts(&mut self, parts: &mut [Part<'_>], cancel: &Cancel) -> Result<Vec<Logits>> {
+        self.pass.run(&self.model.shared, parts, cancel)
     }
 
     fn len(&self) -> usize {
-        self.len
+        self.cache.len()
     }
 
     fn truncate(&mut self, len: usize) -> Result<()> {
-        self.len = self.len.min(len);
+        self.cache.truncate(len);
         Ok(())
     }
 
@@ -348,24 +440,21 @@ impl Decoder for CpuDecoder {
         true
     }
 
-    fn pages(&self) -> Option<KvPages> {
-        let used = self.len.div_ceil(PAGE);
-        let layers = self.pages.iter().map(|pages| pages[..used].to_vec());
-        Some(KvPages::new(self.model.shared.id, layers.collect()))
+    fn cache(&self) -> Option<&KvCache> {
+        Some(&self.cache)
     }
 
-    fn restore(&mut self, pages: &KvPages, len: usize) -> bool {
-        let used = len.div_ceil(PAGE);
-        let layers = pages.layers();
-        let enough = layers.iter().all(|pages| pages.len() >= used);
-        if pages.model() != self.model.shared.id || len > self.context() || !enough {
-            return false;
-        }
-        for (own, pages) in self.pages.iter_mut().zip(layers) {
-            own.clear();
-            own.extend_from_slice(&pages[..used]);
-        }
-        self.len = len;
+    fn cache_mut(&mut self) -> Option<&mut KvCache> {
+        Some(&mut self.cache)
+    }
+
+    fn narrow_head(&mut self, first: usize, also: &[TokenId]) -> bool {
+        let vocab = self.vocab();
+        self.pass.head_tiles = (first < vocab).then(|| tiles_of(vocab, first, also));
         true
+    }
+
+    fn another(&self) -> Option<Box<dyn Decoder>> {
+        Some(Box::new(self.model.decoder()))
     }
 }

@@ -1,4 +1,4 @@
-//! The decoder on the CPU: packed weights, kernels of converge-quant, an f16 KV cache in pages.
+//! The decoder on the CPU: packed weights, kernels of converge-quant, a KV cache in pages.
 //!
 //! ```text
 //!   token ──► embedding ──► x ─┬─ norm ─► 8 bits ─► q k v ─► turn ─► pages ─► attention ─► 8 bits ─┐
@@ -13,23 +13,21 @@
 
 mod decoder;
 mod feed_forward;
+#[cfg(feature = "candle")]
 #[cfg(test)]
 mod tests;
 mod weights;
 
-use std::{
-    num::NonZeroUsize,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+use std::{num::NonZeroUsize, sync::Arc};
 
-use converge_quant::{Gguf, Level, Pool};
+use converge_quant::{
+    Gguf, Level, Pool,
+    kernels::{Heads, KvType},
+};
 
 pub use decoder::CpuDecoder;
 
-use crate::{CoreError, Result, model::DecoderSpec};
+use crate::{CoreError, Result, cache::Arena, model::DecoderSpec};
 use weights::Weights;
 
 /// How to load a model.
@@ -39,8 +37,13 @@ pub struct CpuOptions {
     pub context: usize,
     /// Threads that compute; `None` for as many as the machine has cores.
     pub threads: Option<NonZeroUsize>,
-    /// The instructions that kernels use.
-    pub level: Level,
+    /// The instructions that kernels use; `None` for those that [`Level::detect`] finds.
+    pub level: Option<Level>,
+    /// The most bytes that the KV caches of all decoders take together; `None` for a full context
+    /// and [`CACHE_BYTES`](CpuModel::CACHE_BYTES) more.
+    pub cache_bytes: Option<usize>,
+    /// How the KV cache stores its numbers.
+    pub kv: KvType,
 }
 
 impl Default for CpuOptions {
@@ -49,7 +52,9 @@ impl Default for CpuOptions {
         Self {
             context: 4096,
             threads: None,
-            level: Level::detect(),
+            level: None,
+            cache_bytes: None,
+            kv: KvType::F16,
         }
     }
 }
@@ -61,28 +66,29 @@ pub struct CpuModel {
     shared: Arc<Shared>,
 }
 
-/// How many models this process has loaded.
-static LOADED: AtomicU64 = AtomicU64::new(0);
-
 struct Shared {
-    /// Tells this model's pages from those of others.
-    id: u64,
     spec: DecoderSpec,
     weights: Weights,
     pool: Pool,
     level: Level,
     context: usize,
+    arena: Arc<Arena>,
 }
 
 impl CpuModel {
+    /// Bytes that KV caches may take beside one full context, unless told otherwise: what earlier
+    /// requests and other sessions hold.
+    pub const CACHE_BYTES: usize = 512 << 20;
+
     /// Reads and packs the weights of a file.
     ///
     /// # Errors
     /// Those of [`DecoderSpec::from_gguf`];
     /// [`ModelParameter`](CoreError::ModelParameter) for a context of 0 or beyond the trained one;
     /// the reader's errors; [`NoKernel`](converge_quant::QuantError::NoKernel) for a type of
-    /// weights that there are no kernels for.
+    /// weights that there are no kernels for; those of [`Level::detect`] and [`Level::checked`].
     pub fn load(gguf: &Gguf, options: &CpuOptions) -> Result<Self> {
+        let level = options.level.map_or_else(Level::detect, Level::checked)?;
         let spec = DecoderSpec::from_gguf(gguf)?;
         if options.context == 0 || options.context > spec.trained_context {
             return Err(CoreError::ModelParameter {
@@ -94,12 +100,23 @@ impl CpuModel {
         let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let threads = options.threads.map_or_else(cores, NonZeroUsize::get);
         let weights = Weights::load(gguf, &spec, options.context)?;
+        let heads = Heads::new(spec.heads, spec.kv_heads, spec.head_size)?.stored_as(options.kv);
+        let windows: Vec<_> = spec.layers.iter().map(|layer| layer.window).collect();
+        let full = Arena::full(heads, &windows, options.context);
+        let cache_bytes = options
+            .cache_bytes
+            .unwrap_or(full.saturating_add(Self::CACHE_BYTES));
         Ok(Self {
             shared: Arc::new(Shared {
-                id: LOADED.fetch_add(1, Ordering::Relaxed),
+                arena: Arc::new(Arena::new(
+                    weights::fingerprint(gguf)?,
+                    heads,
+                    windows,
+                    cache_bytes,
+                )),
                 weights,
                 pool: Pool::new(threads),
-                level: options.level,
+                level,
                 context: options.context,
                 spec,
             }),
@@ -119,6 +136,11 @@ impl CpuModel {
     /// Bytes that the packed weights take.
     pub fn weight_bytes(&self) -> usize {
         self.shared.weights.bytes()
+    }
+
+    /// What the KV caches of all its decoders take, and may take.
+    pub fn arena(&self) -> &Arc<Arena> {
+        &self.shared.arena
     }
 
     /// A decoder with an empty KV cache over these weights.

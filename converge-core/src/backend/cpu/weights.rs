@@ -1,9 +1,12 @@
 //! Packed weights, tensor by tensor as the description names them.
 
+use std::ops::Range;
+
 use converge_quant::{
     Gguf, Level, Packed, Pool, format,
     kernels::{self, Activations, Pairs},
 };
+use sha2::{Digest as _, Sha256};
 
 use super::feed_forward::FeedForwardWeights;
 use crate::{
@@ -178,11 +181,50 @@ impl Linear {
         activations: &Activations,
         out: &mut Vec<f32>,
     ) -> Result<()> {
+        self.forward_tiles(pool, level, None, activations, out)
+    }
+
+    /// [`forward`](Self::forward) for these tiles of rows only, where there are any given; the other
+    /// outputs mean nothing.
+    pub(super) fn forward_tiles(
+        &self,
+        pool: &Pool,
+        level: Level,
+        tiles: Option<&[Range<usize>]>,
+        activations: &Activations,
+        out: &mut Vec<f32>,
+    ) -> Result<()> {
         out.resize(activations.tokens() * self.weight.rows(), 0.0);
-        kernels::matmul(pool, level, &self.weight, activations, out)?;
+        match tiles {
+            None => kernels::matmul(pool, level, &self.weight, activations, out)?,
+            Some(tiles) => {
+                kernels::matmul_tiles(pool, level, &self.weight, tiles, activations, out)?;
+            }
+        }
         if let Some(bias) = &self.bias {
             kernels::add_bias(out, bias)?;
         }
         Ok(())
     }
+}
+
+/// A hash that tells a model's weights from others: of every tensor's name, type and shape, and of its
+/// first, middle and last row. Reading all of a file would take longer than loading it.
+pub(super) fn fingerprint(gguf: &Gguf) -> Result<[u8; 32]> {
+    let mut hash = Sha256::new();
+    let mut row = Vec::new();
+    for info in gguf.tensors() {
+        hash.update(format!(
+            "{}\0{:?}\0{:?}\0",
+            info.name, info.ggml_type, info.shape
+        ));
+        let rows = info.rows();
+        for at in [0, rows / 2, rows.saturating_sub(1)] {
+            if at < rows {
+                gguf.read_rows(info, at..at + 1, &mut row)?;
+                hash.update(&row);
+            }
+        }
+    }
+    Ok(hash.finalize().into())
 }

@@ -35,6 +35,9 @@ fn passes_may_be_cut_anywhere_and_failures_leave_no_trace() {
     decoder.truncate(0).unwrap();
     let all = run(&mut decoder, &tokens, Rows::All);
     assert_close(&all[23 * VOCAB..], &expected);
+    decoder.truncate(0).unwrap();
+    let tail = run(&mut decoder, &tokens, Rows::Tail(3));
+    assert_close(&tail, &all[21 * VOCAB..]);
     for at in [1, 9, 23] {
         decoder.truncate(0).unwrap();
         assert!(run(&mut decoder, &tokens[..at], Rows::None).is_empty());
