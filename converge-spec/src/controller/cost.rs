@@ -1,0 +1,125 @@
+//! What a pass costs, learned from passes.
+
+/// The most tokens that a pass with a draft has.
+pub(crate) const MOST: usize = 24;
+
+/// Tokens that the kernels take at once: one more costs another walk through the unpacked weights.
+const PANEL: usize = 8;
+
+/// Observations that a mean remembers, about.
+const MEMORY: f64 = 12.0;
+
+/// How much the prior weighs, in observations.
+const PRIOR: f64 = 0.2;
+
+/// Seconds of a pass over so many tokens, relative to one, before any was measured.
+fn prior(tokens: usize) -> f64 {
+    let panels = tokens.saturating_sub(1) / PANEL;
+    let inside = tokens.saturating_sub(1) % PANEL;
+    1.0 + 1.1 * panels as f64 + 0.05 * inside as f64
+}
+
+/// A mean that forgets.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Mean {
+    pub(crate) value: f64,
+    pub(crate) count: f64,
+}
+
+impl Mean {
+    /// Takes an observation in. A lone one far off is something else on the machine, and counts
+    /// as far as the mean doubles or halves.
+    pub(crate) fn add(&mut self, x: f64) {
+        let x = match self.count > 2.0 {
+            true => x.clamp(self.value * 0.5, self.value * 2.0),
+            false => x,
+        };
+        self.count = (self.count + 1.0).min(MEMORY);
+        self.value += (x - self.value) / self.count;
+    }
+}
+
+/// Seconds of passes by their tokens.
+#[derive(Clone, Debug)]
+pub(crate) struct Costs {
+    seen: [Mean; MOST + 1],
+    /// The estimates: a pass over more tokens never costs less.
+    seconds: [f64; MOST + 1],
+}
+
+impl Costs {
+    pub(crate) fn new() -> Self {
+        let mut costs = Self {
+            seen: [Mean::default(); MOST + 1],
+            seconds: [0.0; MOST + 1],
+        };
+        costs.estimate();
+        costs
+    }
+
+    /// A pass over `tokens` took this long.
+    pub(crate) fn learn(&mut self, tokens: usize, seconds: f64) {
+        if let Some(mean) = self.seen.get_mut(tokens)
+            && seconds > 0.0
+        {
+            mean.add(seconds);
+            self.estimate();
+        }
+    }
+
+    /// Seconds of a pass over `tokens`, at most [`MOST`]. Before any was measured, one over one
+    /// token takes 1.
+    pub(crate) fn seconds(&self, tokens: usize) -> f64 {
+        self.seconds[tokens.min(MOST)]
+    }
+
+    fn estimate(&mut self) {
+        let known = self.seen.iter().enumerate().skip(1);
+        let (sum, count) = known.fold((0.0, 0.0), |(sum, count), (m, mean)| {
+            (sum + mean.count * mean.value / prior(m), count + mean.count)
+        });
+        let scale = if count > 0.0 { sum / count } else { 1.0 };
+        let mut least = f64::INFINITY;
+        for m in (1..=MOST).rev() {
+            let Mean { value, count } = self.seen[m];
+            let own = (count * value + PRIOR * scale * prior(m)) / (count + PRIOR);
+            least = least.min(own);
+            self.seconds[m] = least;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unmeasured_passes_follow_the_measured_ones() {
+        let mut costs = Costs::new();
+        assert_eq!(costs.seconds(1), 1.0);
+        costs.learn(1, 0.03);
+        assert!((costs.seconds(1) - 0.03).abs() < 1e-9);
+        assert!((costs.seconds(8) - 0.03 * prior(8)).abs() < 1e-9);
+        for _ in 0..20 {
+            costs.learn(4, 0.06);
+        }
+        assert!((costs.seconds(4) - 0.06).abs() < 0.005);
+        for m in 1..MOST {
+            assert!(costs.seconds(m) <= costs.seconds(m + 1), "{m}");
+        }
+    }
+
+    #[test]
+    fn a_lone_slow_pass_is_soon_forgotten() {
+        let mut costs = Costs::new();
+        for _ in 0..10 {
+            costs.learn(1, 0.03);
+        }
+        costs.learn(1, 30.0);
+        assert!(costs.seconds(1) < 0.034);
+        costs.learn(0, 1.0);
+        costs.learn(500, 1.0);
+        costs.learn(1, f64::NAN);
+        assert!(costs.seconds(1) < 0.034);
+    }
+}

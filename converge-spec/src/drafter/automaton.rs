@@ -1,0 +1,289 @@
+//! A suffix automaton over tokens, built as they come.
+//!
+//! Its states are the classes of substrings that end at the same places (Blumer et al. 1985). The
+//! suffix link of the last state is the longest suffix of the text that occurred before, so the
+//! match needs no search; a state's transitions are what followed its substrings, with how often.
+//!
+//! ```text
+//!   text   … f ( x ) ; … f ( x
+//!                ▲           └── last; its link is "f ( x", which was followed by ")"
+//! ```
+
+use converge_core::TokenId;
+
+/// Tokens from here on are breaks between texts; each occurs once, so no match crosses it.
+const BREAK: TokenId = TokenId::MAX / 2;
+
+/// States whose counts a new token may change: longer chains of suffix links belong to texts such
+/// as "aaaa…", where the counts of the shortest suffixes do not matter.
+const CHAIN: usize = 48;
+
+const ROOT: u32 = 0;
+
+#[derive(Clone, Debug, Default)]
+struct State {
+    /// Length of the longest substring of this class.
+    len: u32,
+    /// The class of its longest suffix that ends elsewhere, too.
+    link: u32,
+    /// How often it occurred.
+    count: u32,
+    /// Where it ended the last time.
+    recent: u32,
+    /// What follows, by token.
+    next: Vec<(TokenId, u32)>,
+}
+
+impl State {
+    fn follow(&self, token: TokenId) -> Option<u32> {
+        let at = self.next.binary_search_by_key(&token, |&(t, _)| t).ok()?;
+        Some(self.next[at].1)
+    }
+
+    fn set(&mut self, token: TokenId, state: u32) {
+        match self.next.binary_search_by_key(&token, |&(t, _)| t) {
+            Ok(at) => self.next[at].1 = state,
+            Err(at) => self.next.insert(at, (token, state)),
+        }
+    }
+}
+
+/// A text and all its substrings.
+#[derive(Clone, Debug)]
+pub(super) struct Automaton {
+    states: Vec<State>,
+    text: Vec<TokenId>,
+    last: u32,
+    breaks: TokenId,
+}
+
+/// A token that followed the match before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Step {
+    pub(super) token: TokenId,
+    /// Length of the match that this token follows.
+    pub(super) matched: usize,
+    /// Whether nothing else ever followed it.
+    pub(super) only: bool,
+}
+
+impl Automaton {
+    pub(super) fn new() -> Self {
+        Self {
+            states: vec![State::default()],
+            text: Vec::new(),
+            last: ROOT,
+            breaks: BREAK,
+        }
+    }
+
+    pub(super) fn text(&self) -> &[TokenId] {
+        &self.text
+    }
+
+    /// Appends a token of the text. One that no vocabulary has is a break.
+    pub(super) fn push(&mut self, token: TokenId) {
+        match token < BREAK {
+            true => self.extend(token),
+            false => self.end(),
+        }
+    }
+
+    /// Ends a text: no match goes on from here.
+    pub(super) fn end(&mut self) {
+        let token = self.breaks;
+        self.breaks = self.breaks.saturating_add(1);
+        self.extend(token);
+    }
+
+    fn extend(&mut self, token: TokenId) {
+        let new = self.states.len() as u32;
+        let len = self.states[self.last as usize].len + 1;
+        self.states.push(State {
+            len,
+            ..State::default()
+        });
+        let mut at = Some(self.last);
+        let known = loop {
+            let Some(state) = at else { break None };
+            if let Some(next) = self.states[state as usize].follow(token) {
+                break Some((state, next));
+            }
+            self.states[state as usize].set(token, new);
+            at = (state != ROOT).then(|| self.states[state as usize].link);
+        };
+        let link = match known {
+            None => ROOT,
+            Some((state, next)) => self.split(state, token, next),
+        };
+        self.states[new as usize].link = link;
+        self.last = new;
+        self.text.push(token);
+        let end = self.text.len() as u32;
+        let mut state = new;
+        for _ in 0..CHAIN {
+            if state == ROOT {
+                break;
+            }
+            let s = &mut self.states[state as usize];
+            s.count += 1;
+            s.recent = end;
+            state = s.link;
+        }
+    }
+
+    /// The class of what `state` and `token` spell, apart from longer ones that end at fewer places.
+    fn split(&mut self, state: u32, token: TokenId, next: u32) -> u32 {
+        let len = self.states[state as usize].len + 1;
+        if self.states[next as usize].len == len {
+            return next;
+        }
+        let copy = self.states.len() as u32;
+        let mut class = self.states[next as usize].clone();
+        class.len = len;
+        self.states.push(class);
+        self.states[next as usize].link = copy;
+        let mut at = Some(state);
+        while let Some(state) = at {
+            if self.states[state as usize].follow(token) != Some(next) {
+                break;
+            }
+            self.states[state as usize].set(token, copy);
+            at = (state != ROOT).then(|| self.states[state as usize].link);
+        }
+        copy
+    }
+
+    /// The longest suffix of the text that occurred before and was followed by something: its length
+    /// and its class.
+    fn state(&self) -> (usize, u32) {
+        let mut state = self.states[self.last as usize].link;
+        while state != ROOT && self.best(state).is_none() {
+            state = self.states[state as usize].link;
+        }
+        (self.states[state as usize].len as usize, state)
+    }
+
+    /// What followed most often, of equals most recently; and whether nothing else did.
+    fn best(&self, state: u32) -> Option<(TokenId, u32, bool)> {
+        let next = &self.states[state as usize].next;
+        let inside = next.iter().take_while(|(token, _)| *token < BREAK);
+        let (token, to) = *inside.max_by_key(|&&(_, to)| {
+            let to = &self.states[to as usize];
+            (to.count, to.recent)
+        })?;
+        Some((token, to, next.len() == 1))
+    }
+
+    /// Puts at most `most` tokens that followed the longest match into `out`.
+    pub(super) fn continuation(&self, most: usize, out: &mut Vec<Step>) {
+        let (mut matched, mut state) = self.state();
+        if matched == 0 {
+            return;
+        }
+        for _ in 0..most {
+            // At the end of the text, what it ends with goes on as it did before: a cycle.
+            while state != ROOT && self.best(state).is_none() {
+                state = self.states[state as usize].link;
+                matched = self.states[state as usize].len as usize;
+            }
+            let Some((token, to, only)) = self.best(state).filter(|_| state != ROOT) else {
+                return;
+            };
+            out.push(Step {
+                token,
+                matched,
+                only,
+            });
+            matched += 1;
+            state = to;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn of(text: &[TokenId]) -> Automaton {
+        let mut automaton = Automaton::new();
+        text.iter().for_each(|&t| automaton.push(t));
+        automaton
+    }
+
+    fn tokens(automaton: &Automaton, most: usize) -> Vec<TokenId> {
+        let mut steps = Vec::new();
+        automaton.continuation(most, &mut steps);
+        steps.iter().map(|step| step.token).collect()
+    }
+
+    /// Length of the longest suffix that occurred before, and what followed it: by looking.
+    fn searched(text: &[TokenId]) -> (usize, Vec<TokenId>) {
+        let n = text.len();
+        for len in (1..n).rev() {
+            let suffix = &text[n - len..];
+            let followers: Vec<_> = (0..n - len)
+                .filter(|&i| &text[i..i + len] == suffix)
+                .map(|i| text[i + len])
+                .collect();
+            if !followers.is_empty() {
+                return (len, followers);
+            }
+        }
+        (0, Vec::new())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn the_match_is_the_longest_and_its_follower_the_most_frequent(
+            text in prop::collection::vec(0u32..4, 1..40),
+        ) {
+            let automaton = of(&text);
+            let (len, followers) = searched(&text);
+            prop_assert_eq!(automaton.state().0, len);
+            let mut steps = Vec::new();
+            automaton.continuation(1, &mut steps);
+            match steps.first() {
+                None => prop_assert!(followers.is_empty()),
+                Some(step) => {
+                    let times = |t: TokenId| followers.iter().filter(|&&f| f == t).count();
+                    let most = followers.iter().map(|&f| times(f)).max().unwrap();
+                    prop_assert_eq!(times(step.token), most);
+                    prop_assert_eq!(step.matched, len);
+                    prop_assert_eq!(step.only, times(step.token) == followers.len());
+                }
+            }
+            prop_assert!(automaton.states.len() <= 2 * text.len() + 1);
+        }
+    }
+
+    #[test]
+    fn of_equals_the_most_recent_goes_on() {
+        assert_eq!(tokens(&of(&[1, 2, 9, 1, 3, 9, 1]), 2), [3, 9]);
+        assert_eq!(tokens(&of(&[1, 2, 1, 2, 1, 3, 5, 1]), 2), [2, 1]);
+    }
+
+    #[test]
+    fn nothing_matches_across_a_break_or_follows_it() {
+        let mut automaton = of(&[1, 2, 3]);
+        automaton.end();
+        [1, 2].iter().for_each(|&t| automaton.push(t));
+        assert_eq!(tokens(&automaton, 5), [3]);
+        automaton.push(TokenId::MAX);
+        assert_eq!((automaton.state().0, tokens(&automaton, 5)), (0, vec![]));
+        automaton.push(3);
+        assert_eq!((automaton.state().0, tokens(&automaton, 5)), (0, vec![]));
+    }
+
+    #[test]
+    fn one_token_over_and_over_stays_small_and_quick() {
+        let automaton = of(&[7; 20_000]);
+        assert_eq!(automaton.state().0, 19_999);
+        assert_eq!(tokens(&automaton, 3), [7, 7, 7]);
+        assert!(automaton.states.len() <= 40_001);
+    }
+}
