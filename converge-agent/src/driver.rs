@@ -5,6 +5,7 @@ use std::time::Instant;
 use converge_core::{
     CoreError,
     chat::RenderOptions,
+    constrain::ConstrainError,
     generate::{self, Cancel, Generate, Request},
     sample::Sampling,
 };
@@ -216,8 +217,18 @@ impl<'a> Agent<'a> {
         request.sampling = self.sampling.clone();
         request.sampling.seed = self.sampling.seed.wrapping_add(attempt);
         request.grammar = Some(grammar);
+        request.complete = true;
         request.cancel = self.cancel.clone();
-        let generation = self.model.generate(&request, &mut |_| {})?;
+        let generation = match self.model.generate(&request, &mut |_| {}) {
+            // No complete record fits: what there is of one says more than none.
+            Err(CoreError::Constrain(
+                ConstrainError::Budget { .. } | ConstrainError::TooComplex { .. },
+            )) => {
+                request.complete = false;
+                self.model.generate(&request, &mut |_| {})?
+            }
+            generation => generation?,
+        };
         ledger.book(prompt.phase, &generation.usage);
         if generation.stop == generate::StopReason::Cancelled {
             return Err(CoreError::Cancelled.into());

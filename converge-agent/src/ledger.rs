@@ -20,6 +20,15 @@ pub struct Cost {
     pub decoded: u64,
     /// Of those, tokens that the grammar left no choice about.
     pub forced: u64,
+    /// Passes of the model that tokens were chosen after.
+    #[serde(default)]
+    pub passes: u64,
+    /// Tokens that were guessed before the model chose them.
+    #[serde(default)]
+    pub drafted: u64,
+    /// Of those, the ones that it then chose.
+    #[serde(default)]
+    pub accepted: u64,
     /// Seconds that the model took.
     pub seconds: f64,
 }
@@ -31,6 +40,9 @@ impl Cost {
         self.reused += usage.reused as u64;
         self.decoded += usage.decoded as u64;
         self.forced += usage.forced as u64;
+        self.passes += usage.passes as u64;
+        self.drafted += usage.drafted as u64;
+        self.accepted += usage.accepted as u64;
         self.seconds += usage.prefill_seconds + usage.decode_seconds;
     }
 }
@@ -62,6 +74,9 @@ impl Ledger {
                 reused: sum.reused + cost.reused,
                 decoded: sum.decoded + cost.decoded,
                 forced: sum.forced + cost.forced,
+                passes: sum.passes + cost.passes,
+                drafted: sum.drafted + cost.drafted,
+                accepted: sum.accepted + cost.accepted,
                 seconds: sum.seconds + cost.seconds,
             })
     }
@@ -76,19 +91,29 @@ impl std::fmt::Display for Ledger {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         writeln!(
             f,
-            "{:<9} {:>5} {:>9} {:>7} {:>7} {:>7} {:>8}",
-            "phase", "calls", "prefilled", "reused", "decoded", "forced", "seconds"
+            "{:<9} {:>5} {:>9} {:>7} {:>7} {:>7} {:>7} {:>8} {:>8}",
+            "phase",
+            "calls",
+            "prefilled",
+            "reused",
+            "decoded",
+            "forced",
+            "passes",
+            "guessed",
+            "seconds"
         )?;
         let mut row = |name: &str, cost: &Cost| {
             writeln!(
                 f,
-                "{:<9} {:>5} {:>9} {:>7} {:>7} {:>7} {:>8.1}",
+                "{:<9} {:>5} {:>9} {:>7} {:>7} {:>7} {:>7} {:>8} {:>8.1}",
                 name,
                 cost.calls,
                 cost.prefilled,
                 cost.reused,
                 cost.decoded,
                 cost.forced,
+                cost.passes,
+                cost.accepted,
                 cost.seconds
             )
         };
