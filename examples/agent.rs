@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Without arguments it answers the first question of `examples/questions/archive.jsonl` over
-//! `examples/data`. With `--json` every event is a line of standard output, and the last line holds
+//! `examples/data`. The model checks guesses of what it says next, several at a time (`--plain`: none):
+//! the answers are the same, sooner. With `--json` every event is a line of standard output, and the last line holds
 //! the `"answer"`.
 
 use std::{
@@ -24,8 +25,9 @@ use converge_agent::{
     run::StopReason,
     tool::{Folder, Toolbox},
 };
-use converge_core::{LoadOptions, sample::Sampling};
-use converge_examples::{cli, models};
+use converge_core::{LoadOptions, generate::Generate, sample::Sampling, tokenizer::Tokenizer};
+use converge_examples::{cli, engine, models};
+use converge_spec::{Drafter, ModelDrafter, Speculative, SuffixDrafter};
 use serde::Deserialize;
 
 #[derive(Parser)]
@@ -41,8 +43,14 @@ struct Args {
     #[arg(long, value_name = "FILE")]
     eval: Option<PathBuf>,
     /// A model of the catalogue, or the path of a GGUF file
-    #[arg(long, default_value = "qwen2.5-coder-1.5b")]
+    #[arg(long, default_value = models::DEFAULT)]
     model: String,
+    /// A small model of the same vocabulary that drafts, or `none`; the default model has one
+    #[arg(long, value_name = "MODEL")]
+    draft: Option<String>,
+    /// No drafts: each token costs a pass
+    #[arg(long, conflicts_with = "draft")]
+    plain: bool,
     /// Positions of the KV cache
     #[arg(long, default_value_t = 8192)]
     ctx: usize,
@@ -109,9 +117,16 @@ fn run(args: &Args) -> anyhow::Result<()> {
         context: args.ctx,
         ..LoadOptions::default()
     };
-    let mut session = converge_core::load(&path, &options)?;
+    let session = converge_core::load(&path, &options)?;
+    let mut model: Box<dyn Generate> = match args.plain {
+        true => Box::new(session),
+        false => {
+            let drafters = drafters(args, &options, session.tokenizer())?;
+            Box::new(Speculative::new(session, drafters))
+        }
+    };
     let tools = Toolbox::read_only(&folder)?;
-    let mut agent = Agent::new(&mut session, &tools);
+    let mut agent = Agent::new(model.as_mut(), &tools);
     agent.cancel = cancel.clone();
     agent.settings = Settings::default();
     agent.sampling = Sampling {
@@ -179,6 +194,27 @@ fn run(args: &Args) -> anyhow::Result<()> {
         bail!(cli::Interrupted);
     }
     Ok(())
+}
+
+/// Where guesses come from: what was said before, and a small model.
+fn drafters(
+    args: &Args,
+    options: &LoadOptions,
+    target: &Tokenizer,
+) -> anyhow::Result<Vec<Box<dyn Drafter>>> {
+    let mut drafters: Vec<Box<dyn Drafter>> = vec![Box::new(SuffixDrafter::new())];
+    let small = match args.draft.as_deref() {
+        Some("none") => None,
+        None => (args.model == models::DEFAULT).then_some(models::DRAFT),
+        named => named,
+    };
+    if let Some(name) = small {
+        let drafter = ModelDrafter::load(&engine::open(name)?, options, target);
+        drafters.push(Box::new(
+            drafter.context("give another --draft, or `--draft none`")?,
+        ));
+    }
+    Ok(drafters)
 }
 
 /// The questions of a file: JSON lines or an array.

@@ -8,7 +8,8 @@
 //!
 //! Every line is a message; lines that begin with `/` are commands (see `/help`). Answers go to
 //! stdout, everything else to stderr. Ctrl-C stops an answer and keeps what is done of it. The
-//! conversation only grows: each message costs its own tokens, however long the conversation is.
+//! conversation only grows: each message costs its own tokens, however long the conversation is. Where
+//! the context ends, the model sums up the oldest turns and goes on.
 
 use std::{
     fs,
@@ -20,8 +21,8 @@ use std::{
 use anyhow::{Context as _, bail};
 use clap::Parser;
 use converge_core::{
-    CoreError, TokenId,
-    chat::{Message, RenderOptions, Role},
+    CoreError,
+    chat::{Asked, Conversation, Message, RenderOptions, Role},
     generate::{Event, Generate as _, Generation, Request, Session, StopReason},
     sample::Sampling,
 };
@@ -57,6 +58,12 @@ struct Args {
     json: bool,
 }
 
+/// The most tokens of a summary.
+const SUMMARY: usize = 256;
+
+const SUMMARIZE: &str = "Sum up what was said so far, with all names, numbers and decisions, in a few \
+                         sentences.";
+
 const HELP: &str = "\
 /reset       begin anew
 /save FILE   write the conversation to a file, for --load
@@ -85,7 +92,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
     let gguf = engine::open(&args.model)?;
     let mut chat = Chat {
         session: args.engine.session(&gguf)?,
-        conversation: Conversation::of(beginning.clone()),
+        conversation: Conversation::new(beginning.clone()),
         max_tokens: args.max_tokens,
         sampling,
         json: args.json,
@@ -110,11 +117,11 @@ fn run(args: &Args) -> anyhow::Result<()> {
                 let system = beginning
                     .iter()
                     .filter(|message| message.role == Role::System);
-                chat.conversation = Conversation::of(system.cloned().collect());
+                chat.conversation = Conversation::new(system.cloned().collect());
                 eprintln!("[the conversation begins anew]");
                 Ok(())
             }
-            Input::Save(path) => chat.conversation.save(Path::new(path)),
+            Input::Save(path) => save(&chat.conversation, Path::new(path)),
             Input::Help => {
                 eprintln!("{HELP}");
                 Ok(())
@@ -189,46 +196,12 @@ impl<'a> Input<'a> {
     }
 }
 
-/// What was said, as messages and as the tokens that the model has seen and chosen.
-struct Conversation {
-    messages: Vec<Message>,
-    tokens: Vec<TokenId>,
-}
-
-impl Conversation {
-    fn of(messages: Vec<Message>) -> Self {
-        Self {
-            messages,
-            tokens: Vec::new(),
-        }
-    }
-
-    /// The tokens of the conversation with another message: those there are already, and new ones.
-    fn with(&self, message: &Message, session: &Session) -> anyhow::Result<Vec<TokenId>> {
-        let (chat, tokenizer) = (session.chat(), session.tokenizer());
-        let options = RenderOptions::default();
-        if !self.tokens.is_empty() {
-            let next = chat.encode_next(tokenizer, std::slice::from_ref(message), &options)?;
-            if let Some(next) = next {
-                return Ok([&self.tokens[..], &next].concat());
-            }
-        }
-        // At the beginning, and where the template leaves no other way.
-        let mut messages = self.messages.clone();
-        messages.push(message.clone());
-        Ok(chat.encode(tokenizer, &messages, &options)?)
-    }
-
-    fn save(&self, path: &Path) -> anyhow::Result<()> {
-        let text = serde_json::to_string_pretty(&self.messages)?;
-        fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))?;
-        eprintln!(
-            "[{} messages are in {}]",
-            self.messages.len(),
-            path.display()
-        );
-        Ok(())
-    }
+fn save(talk: &Conversation, path: &Path) -> anyhow::Result<()> {
+    let messages: Vec<&Message> = talk.messages().collect();
+    let text = serde_json::to_string_pretty(&messages)?;
+    fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))?;
+    eprintln!("[{} messages are in {}]", messages.len(), path.display());
+    Ok(())
 }
 
 fn load(path: &Path) -> anyhow::Result<Vec<Message>> {
@@ -254,10 +227,68 @@ struct Chat {
 }
 
 impl Chat {
+    /// The prompt for the next answer.
+    fn ask(&self, message: Message) -> anyhow::Result<Asked> {
+        let (chat, tokenizer) = (self.session.chat(), self.session.tokenizer());
+        let options = RenderOptions::default();
+        let asked = self
+            .conversation
+            .ask(chat, tokenizer, vec![message], &options);
+        Ok(asked?)
+    }
+
+    /// Puts a summary by the model in the place of the oldest turns, as many as it takes for `more`
+    /// tokens to fit. Nothing is done where that is not enough.
+    fn make_room(&mut self, more: usize) -> anyhow::Result<()> {
+        // Not at every message again.
+        let context = self.session.context();
+        let plan = |goal| self.conversation.plan(goal, more, SUMMARY);
+        let Ok(Some(turns)) = plan(context * 3 / 4).or_else(|_| plan(context)) else {
+            return Ok(());
+        };
+        let asked = self.ask(Message::user(SUMMARIZE))?;
+        let mut request = Request::new(asked.prompt().to_vec());
+        request.max_tokens = SUMMARY;
+        let watch = Watch::fresh();
+        request.cancel = watch.clone();
+        let summary = self.session.generate(&request, &mut |_| ());
+        let summary = match summary {
+            Ok(summary) if summary.stop == StopReason::Cancelled => return Err(Interrupted.into()),
+            // Too late for a summary: the message itself tells what to do.
+            Err(CoreError::ContextOverflow { .. }) => return Ok(()),
+            other => other.map_err(engine::advise)?,
+        };
+        drop(watch);
+        let number = turns.len();
+        let compacted = self.conversation.compact(
+            self.session.chat(),
+            self.session.tokenizer(),
+            turns,
+            (
+                vec![Message::user("What was said before?")],
+                Message::assistant(summary.text),
+            ),
+            &RenderOptions::default(),
+        )?;
+        eprintln!(
+            "[the context is nearly full: a summary is in the place of the oldest {number} turns, \
+             {} tokens instead of {}]",
+            compacted.after, compacted.before
+        );
+        Ok(())
+    }
+
     /// Answers a message, and takes both into the conversation.
     fn answer(&mut self, text: &str) -> anyhow::Result<()> {
-        let message = Message::user(text);
-        let mut request = Request::new(self.conversation.with(&message, &self.session)?);
+        let context = self.session.context();
+        let mut asked = self.ask(Message::user(text))?;
+        let new = asked.prompt().len().saturating_sub(self.conversation.len());
+        let more = new + self.max_tokens.min(context / 4);
+        if self.conversation.len() + more + SUMMARY + SUMMARIZE.len() > context {
+            self.make_room(more)?;
+            asked = self.ask(Message::user(text))?;
+        }
+        let mut request = Request::new(asked.prompt().to_vec());
         request.max_tokens = self.max_tokens;
         request.sampling = self.sampling.clone();
         let watch = Watch::fresh();
@@ -292,10 +323,9 @@ impl Chat {
         if generation.tokens.is_empty() && stopped {
             eprintln!("[the message is left out of the conversation: its answer had not begun]");
         } else {
-            self.conversation.tokens = request.prompt;
-            self.conversation.tokens.extend(generation.tokens);
             let answer = Message::assistant(generation.text);
-            self.conversation.messages.extend([message, answer]);
+            self.conversation
+                .answered(asked, answer, &generation.tokens);
         }
         match stopped && !stdin().is_terminal() {
             true => Err(Interrupted.into()),

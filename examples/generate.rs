@@ -20,6 +20,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use clap::Parser;
 use converge_core::{
+    cache::Store,
     chat::{Message, RenderOptions, ToolDef},
     constrain::{CallFormat, Grammar},
     generate::{Event, Generate as _, Generation, Request, Session, StopReason},
@@ -60,6 +61,13 @@ struct Args {
     stop: Vec<String>,
     #[command(flatten)]
     sampling: SamplingArgs,
+    /// Keep what the model has read and said in this folder, and go on from what is there (the
+    /// example `cache` lists and purges it): private text, in files that only you can read
+    #[arg(long, value_name = "FOLDER")]
+    keep: Option<PathBuf>,
+    /// The most megabytes of --keep; what was not used for longest goes first
+    #[arg(long, value_name = "MB", default_value_t = 2048, requires = "keep")]
+    keep_mb: u64,
     /// One JSON object with text and figures on stdout at the end
     #[arg(long)]
     json: bool,
@@ -153,6 +161,9 @@ fn run(args: &Args) -> anyhow::Result<()> {
     let start = Instant::now();
     let gguf = engine::open(&args.model)?;
     let mut session = args.engine.session(&gguf)?;
+    if let Some(folder) = &args.keep {
+        session = session.with_store(Store::new(folder, args.keep_mb.saturating_mul(1 << 20))?);
+    }
     let load_seconds = start.elapsed().as_secs_f64();
 
     if let Some(fallback) = session.chat().fallback().filter(|_| !args.raw) {
@@ -178,6 +189,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
     request.max_tokens = args.max_tokens;
     request.sampling = sampling;
     request.grammar = held.compile(&session)?;
+    request.complete = matches!(held, Held::Schema(_));
     request.stop = args.stop.iter().map(|text| cli::unescape(text)).collect();
     request.cancel = cli::interrupt();
 
@@ -197,6 +209,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         })
         .map_err(engine::advise)?;
     written?;
+    session.keep_in_store()?;
 
     if args.json {
         let figures = figures(&request, &generation, load_seconds);

@@ -11,11 +11,12 @@ use converge_core::{
     Backend, CoreError, LoadOptions,
     backend::candle::{AdaptedDecoder, WeightMode},
     chat::Fallback,
+    constrain::ConstrainError,
     generate::{Session, StopReason},
     hub,
     model::{Decoder, DecoderSpec},
 };
-use converge_quant::{Gguf, QuantError, gguf::Fault};
+use converge_quant::{Gguf, QuantError, gguf::Fault, kernels::KvType};
 
 use crate::models;
 
@@ -62,6 +63,14 @@ pub struct EngineArgs {
     /// Threads [default: the machine's cores]
     #[arg(long, value_name = "N")]
     pub threads: Option<NonZeroUsize>,
+    /// Megabytes that the KV cache may take, earlier requests included [default: a full context
+    /// and 512 more]
+    #[arg(long, value_name = "MB")]
+    pub cache_mb: Option<NonZeroUsize>,
+    /// How the KV cache stores its numbers: q8_0 takes 1.06 bytes a number instead of 2, and changes
+    /// answers a little
+    #[arg(long, value_enum, default_value_t, value_name = "TYPE")]
+    pub kv: Kv,
     /// The engine [default: cpu; candle where built with `--features metal`]
     #[arg(long, value_enum)]
     pub backend: Option<Engine>,
@@ -77,6 +86,18 @@ pub enum Engine {
     Cpu,
     /// candle, on the CPU, or on Metal where built with `--features metal`.
     Candle,
+}
+
+/// The types that a KV cache may have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum Kv {
+    /// Half precision.
+    #[default]
+    F16,
+    /// Bytes with a scale for each 32 elements.
+    #[value(name = "q8_0")]
+    Q8,
 }
 
 /// Opens a model by name or path, fetching it where it is known and not there.
@@ -147,6 +168,11 @@ impl EngineArgs {
         Ok(LoadOptions {
             context: self.context(gguf, wanted)?,
             threads: self.threads,
+            cache_bytes: self.cache_mb.map(|mb| mb.get().saturating_mul(1 << 20)),
+            kv: match self.kv {
+                Kv::F16 => KvType::F16,
+                Kv::Q8 => KvType::Q8_0,
+            },
             backend: self.backend()?,
         })
     }
@@ -215,7 +241,7 @@ pub fn stop_name(stop: &StopReason) -> &'static str {
     }
 }
 
-/// Says which option helps where a context is too small.
+/// Says which option helps where a context or a budget is too small.
 pub fn advise(error: CoreError) -> anyhow::Error {
     match error {
         CoreError::ContextOverflow {
@@ -229,6 +255,10 @@ pub fn advise(error: CoreError) -> anyhow::Error {
                  of answer: give --ctx {needed} or more, or a shorter prompt"
             )
         }
+        CoreError::Constrain(ConstrainError::Budget { least, budget }) => anyhow::anyhow!(
+            "the shortest complete answer found takes {least} tokens, and there is room for {budget}: \
+             raise --max-tokens or --ctx"
+        ),
         CoreError::Cancelled => crate::cli::Interrupted.into(),
         other => other.into(),
     }

@@ -26,6 +26,9 @@ use crate::cli::{Unit, Watch, progress};
 /// The model that the examples use where none is named.
 pub const DEFAULT: &str = "qwen2.5-coder-1.5b";
 
+/// The small model of its family that drafts for it.
+pub const DRAFT: &str = "qwen2.5-coder-0.5b";
+
 /// The sentence-embedding model that `embed` uses where none is named.
 pub const EMBEDDING: &str = "all-minilm-l6-v2";
 

@@ -2,6 +2,8 @@
 
 #![cfg(test)] // so that the lints know the helpers for tests, too
 
+#[path = "programs/cache.rs"]
+mod cache;
 #[path = "programs/chat.rs"]
 mod chat;
 mod common;
@@ -26,6 +28,7 @@ use serde_json::{Value, json};
 fn help_is_there_and_usage_errors_end_with_2() {
     for name in [
         "bench",
+        "cache",
         "chat",
         "embed",
         "fetch",
@@ -33,6 +36,7 @@ fn help_is_there_and_usage_errors_end_with_2() {
         "inspect",
         "quantize",
         "score",
+        "speculative",
         "synthetic",
         "tokenize",
     ] {
@@ -44,7 +48,15 @@ fn help_is_there_and_usage_errors_end_with_2() {
         );
     }
     // Nothing asked for.
-    for name in ["bench", "fetch", "quantize", "score", "synthetic"] {
+    for name in [
+        "bench",
+        "cache",
+        "fetch",
+        "quantize",
+        "score",
+        "speculative",
+        "synthetic",
+    ] {
         assert_eq!(run(name, &[]).status.code(), Some(2), "{name}");
     }
 }
