@@ -1,8 +1,11 @@
 //! Conversations that grow, and calls of tools, by the templates of real models.
 
 use converge_core::{
-    chat::{Message, RenderOptions, ToolCall, ToolDef},
+    LoadOptions,
+    chat::{Conversation, Message, RenderOptions, ToolCall, ToolDef},
     constrain::{CallFormat, Grammar, TokenEnv},
+    generate::{Generate as _, Request},
+    load,
     tokenizer::Special,
 };
 use converge_tests::chat_templates;
@@ -41,6 +44,90 @@ fn what_follows_an_answer_is_what_the_whole_conversation_has_there() {
         same >= 19,
         "{same} the same; not so {others:?}; without an end {none:?}"
     );
+}
+
+#[test]
+fn a_conversation_tells_which_templates_rewrite_it() {
+    let options = RenderOptions {
+        now: Some("2026-01-02T03:04:05".parse().unwrap()),
+        ..RenderOptions::default()
+    };
+    let (mut kept, mut rewritten) = (0, Vec::new());
+    for file in chat_templates() {
+        let (template, tokenizer) = (file.compile(), file.tokenizer());
+        let mut talk = Conversation::default();
+        let mut grows = true;
+        let answers = ["<think>\nHm.\n</think>\n\nIt is one.", "It is two."];
+        for (question, answer) in ["One?", "And two?"].into_iter().zip(answers) {
+            let asked = talk.ask(
+                &template,
+                &tokenizer,
+                vec![Message::user(question)],
+                &options,
+            );
+            let asked = asked.unwrap_or_else(|error| panic!("{}: {error}", file.name));
+            let tokens = tokenizer.encode_continuation(answer).unwrap();
+            grows &= asked.held() == talk.len();
+            talk.answered(asked, Message::assistant(answer), &tokens);
+        }
+        if !grows {
+            continue;
+        }
+        match talk.check(&template, &tokenizer, &options).unwrap() {
+            None => kept += 1,
+            Some(difference) => {
+                assert_ne!(difference.held, difference.rendered, "{}", file.name);
+                rewritten.push((file.name, difference.turn));
+            }
+        }
+    }
+    println!("{kept} as they were; rewritten: {rewritten:?}");
+    assert!(
+        kept >= 10
+            && rewritten
+                .iter()
+                .any(|(name, _)| name.contains("DeepSeek-R1")),
+        "{rewritten:?}"
+    );
+}
+
+#[test]
+fn after_a_summary_a_session_goes_on_from_what_stays() {
+    let gguf = converge_tests::model("smollm2-135m");
+    let mut session = load(&gguf, &LoadOptions::default()).unwrap();
+    let options = RenderOptions::default();
+    let mut talk = Conversation::new(vec![Message::system("You know looms.")]);
+    let mut say = |talk: &mut Conversation, question: &str| {
+        let ask = vec![Message::user(question)];
+        let asked = talk.ask(session.chat(), session.tokenizer(), ask, &options);
+        let asked = asked.unwrap();
+        let mut request = Request::new(asked.prompt().to_vec());
+        request.max_tokens = 20;
+        let answer = session.generate(&request, &mut |_| ()).unwrap();
+        talk.answered(asked, Message::assistant(answer.text), &answer.tokens);
+        answer.usage
+    };
+    for question in [
+        "What is a loom?",
+        "And a shuttle?",
+        "And a warp?",
+        "And a weft?",
+    ] {
+        say(&mut talk, question);
+    }
+    let session = load(&gguf, &LoadOptions::default()).unwrap();
+    let summary = Message::assistant("Looms, shuttles and warps.");
+    let done = talk.compact(
+        session.chat(),
+        session.tokenizer(),
+        1..3,
+        (vec![Message::user("What was said?")], summary),
+        &options,
+    );
+    let done = done.unwrap();
+    assert!(done.kept >= talk.turns()[0].len() && done.after == talk.len());
+    let usage = say(&mut talk, "And cloth?");
+    assert_eq!(usage.reused, done.kept);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What the tests of the whole workspace share: models that come by themselves, and the folder of
 //! the conformance data.
 
+pub mod bfcl;
 mod templates;
 
 use std::path::{Path, PathBuf};

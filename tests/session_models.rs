@@ -194,7 +194,7 @@ fn prompts_in_turn_go_on_from_what_each_left() {
     let mut turns = load(&file("smollm2-135m"), &options).unwrap();
     let mut cold = load(&file("smollm2-135m"), &options)
         .unwrap()
-        .with_prefix_bytes(0);
+        .without_prefixes();
     let long = "Loom 3 stood still for a week in November, so the engineer was called. ".repeat(25);
     let ends = ["Who was called?", "Which loom?", "In which month?"];
     for (round, end) in ends.iter().enumerate() {

@@ -7,7 +7,12 @@ use std::{
     process::Command,
 };
 
-const LIBRARIES: [&str; 3] = ["converge-quant", "converge-core", "converge-agent"];
+const LIBRARIES: [&str; 4] = [
+    "converge-quant",
+    "converge-core",
+    "converge-spec",
+    "converge-agent",
+];
 const LONGEST: usize = 800;
 
 fn root() -> PathBuf {
@@ -59,6 +64,7 @@ fn dependencies_point_downwards() {
             &["converge-core", "converge-agent", "converge-spec"][..],
         ),
         ("converge-core", &["converge-agent", "converge-spec"]),
+        ("converge-spec", &["converge-agent"]),
         ("converge-agent", &["converge-spec"]),
     ] {
         let tree = cargo_tree(package, &["--all-features"]);
@@ -131,7 +137,7 @@ fn stable_rust_and_no_unsafe_where_none_belongs() {
             file.display()
         );
     }
-    for package in ["converge-core", "converge-agent"] {
+    for package in ["converge-core", "converge-spec", "converge-agent"] {
         let text = std::fs::read_to_string(root().join(package).join("src/lib.rs")).unwrap();
         assert!(
             text.contains("#![forbid(unsafe_code)]"),
