@@ -18,11 +18,6 @@ use converge_quant::{
 };
 use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput};
 
-const HEADS: Heads = Heads {
-    heads: 12,
-    kv_heads: 2,
-    size: 128,
-};
 const LAYERS: usize = 28;
 const DEPTHS: [usize; 4] = [0, 1024, 4096, 8192];
 
@@ -38,9 +33,9 @@ impl AsRef<KvPage> for Page {
     }
 }
 
-fn filled_page() -> Result<KvPage> {
-    let mut page = KvPage::new(HEADS);
-    let len = HEADS.kv_heads * HEADS.size;
+fn filled_page(heads: Heads) -> Result<KvPage> {
+    let mut page = KvPage::new(heads);
+    let len = heads.kv_row();
     let all = numbers(PAGE * len);
     for (slot, row) in all.chunks_exact(len).enumerate() {
         page.write(slot, row, row)?;
@@ -48,11 +43,11 @@ fn filled_page() -> Result<KvPage> {
     Ok(page)
 }
 
-fn view(start: usize) -> View {
+fn view(heads: Heads, start: usize) -> View {
     View {
         start,
         window: None,
-        scale: 1.0 / (HEADS.size as f32).sqrt(),
+        scale: 1.0 / (heads.size() as f32).sqrt(),
         softcap: None,
     }
 }
@@ -63,39 +58,40 @@ fn seen(depth: usize, tokens: usize) -> usize {
 }
 
 /// Multiply-adds of a layer: queries with keys, and weights with values.
-fn multiply_adds(depth: usize, tokens: usize) -> f64 {
-    (2 * HEADS.heads * HEADS.size * seen(depth, tokens)) as f64
+fn multiply_adds(heads: Heads, depth: usize, tokens: usize) -> f64 {
+    (2 * heads.row() * seen(depth, tokens)) as f64
 }
 
 /// Multiply-adds per second where keys and values stay in the cache: each thread does the queries
 /// of the last positions of a page of its own, again and again.
-fn mix(pool: &Pool, page: &KvPage, tokens: usize) -> f64 {
+fn mix(pool: &Pool, level: Level, heads: Heads, page: &KvPage, tokens: usize) -> f64 {
     let start = PAGE - tokens;
-    let queries = numbers(tokens * HEADS.heads * HEADS.size);
+    let queries = numbers(tokens * heads.row());
     let repeat = 2_000 / tokens;
     let mut times = Times::new();
     for _ in 0..20 {
         times.measure(1, || {
             pool.run(pool.threads(), &|_| {
                 let (alone, pages) = (Pool::new(1), [Page(page.clone())]);
-                let (level, mut out) = (Level::detect(), vec![0.0; queries.len()]);
+                let (level, mut out) = (level, vec![0.0; queries.len()]);
                 for _ in 0..repeat {
-                    let view = view(start);
+                    let view = view(heads, start);
                     let done =
-                        kernels::attention(&alone, level, HEADS, &view, &pages, &queries, &mut out);
+                        kernels::attention(&alone, level, heads, &view, &pages, &queries, &mut out);
                     let _ = black_box(done);
                 }
             });
         });
     }
-    (pool.threads() * repeat) as f64 * multiply_adds(start, tokens) / times.best()
+    (pool.threads() * repeat) as f64 * multiply_adds(heads, start, tokens) / times.best()
 }
 
 fn main() -> Result<()> {
     let mut criterion = Criterion::default().configure_from_args();
     let pool = Pool::new(threads());
-    let level = Level::detect();
-    let page = filled_page()?;
+    let level = Level::detect()?;
+    let heads = Heads::new(12, 2, 128)?;
+    let page = filled_page(heads)?;
     let mut rows = Vec::new();
     let mut group = criterion.benchmark_group("attention");
     group
@@ -106,8 +102,8 @@ fn main() -> Result<()> {
     for depth in DEPTHS {
         for tokens in TOKENS {
             let positions = depth + tokens;
-            let bytes = LAYERS * positions * HEADS.page_bytes() / PAGE;
-            let work = LAYERS as f64 * multiply_adds(depth, tokens);
+            let bytes = LAYERS * positions * heads.page_bytes() / PAGE;
+            let work = LAYERS as f64 * multiply_adds(heads, depth, tokens);
             let mut times = Times::new();
             group.throughput(Throughput::ElementsAndBytes {
                 elements: work as u64,
@@ -122,14 +118,14 @@ fn main() -> Result<()> {
                             .collect()
                     })
                     .collect();
-                let queries = numbers(tokens * HEADS.heads * HEADS.size);
+                let queries = numbers(tokens * heads.row());
                 let mut out = vec![0.0; queries.len()];
-                let view = view(depth);
+                let view = view(heads, depth);
                 bencher.iter_custom(|count| {
                     times.measure(count, || {
                         for pages in &layers {
                             let done = kernels::attention(
-                                &pool, level, HEADS, &view, pages, &queries, &mut out,
+                                &pool, level, heads, &view, pages, &queries, &mut out,
                             );
                             let _ = black_box(done);
                         }
@@ -158,7 +154,10 @@ fn main() -> Result<()> {
         "depth", "tokens", "µs", "GB/s", "memory", "GMAC/s", "mix", "limit"
     );
     for (depth, tokens, seconds, bytes, work) in rows {
-        let (memory, arithmetic) = (bytes / bandwidth, work / mix(&pool, &page, tokens));
+        let (memory, arithmetic) = (
+            bytes / bandwidth,
+            work / mix(&pool, level, heads, &page, tokens),
+        );
         println!(
             "{depth:>7} {tokens:>7} {:>10.1} {:>7.2} {:>6.0}% {:>8.2} {:>6.0}% {:>6.0}%",
             seconds * 1e6,

@@ -36,26 +36,6 @@ const PANEL: usize = 8;
 /// Bytes of weights that take turns, at least.
 const RING: usize = 192 << 20;
 
-/// Every type with kernels.
-const TYPES: [GgmlType; 16] = [
-    GgmlType::Q4_0,
-    GgmlType::Q4_1,
-    GgmlType::Q5_0,
-    GgmlType::Q5_1,
-    GgmlType::Q8_0,
-    GgmlType::Q2_K,
-    GgmlType::Q3_K,
-    GgmlType::Q4_K,
-    GgmlType::Q5_K,
-    GgmlType::Q6_K,
-    GgmlType::IQ4_NL,
-    GgmlType::IQ4_XS,
-    GgmlType::MXFP4,
-    GgmlType::F16,
-    GgmlType::BF16,
-    GgmlType::F32,
-];
-
 /// What was measured of one type.
 struct Measured {
     ty: GgmlType,
@@ -69,7 +49,7 @@ struct Measured {
 }
 
 fn products(c: &mut Criterion, pool: &Pool, ty: GgmlType) -> Result<Option<Measured>> {
-    let level = Level::detect();
+    let level = Level::detect()?;
     let ring = OnceCell::new();
     let mut times = Vec::new();
     let mut group = c.benchmark_group("product");
@@ -190,7 +170,7 @@ fn main() {
     let mut criterion = Criterion::default().configure_from_args();
     let pool = Pool::new(threads());
     let mut measured = Vec::new();
-    for ty in TYPES {
+    for ty in GgmlType::with_kernels() {
         match products(&mut criterion, &pool, ty) {
             Ok(found) => measured.extend(found),
             Err(error) => eprintln!("{}: {error}", ty.name()),
@@ -198,7 +178,8 @@ fn main() {
     }
     criterion.final_summary();
     if !measured.is_empty() {
-        println!("\n{} threads, {}", pool.threads(), Level::detect().name());
+        let level = Level::detect().map_or("unknown", Level::name);
+        println!("\n{} threads, {level}", pool.threads());
     }
     measured.iter().for_each(Measured::print);
 }

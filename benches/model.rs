@@ -164,10 +164,11 @@ impl Work {
     /// # Errors
     /// The kernels', and the system's where it lacks the memory to stream from.
     pub fn probe(&self, pool: &Pool, stream: &probe::Stream) -> Result<Rates, QuantError> {
+        let level = Level::detect()?;
         let mut mix: Vec<(GgmlType, f64)> = Vec::new();
         for part in &self.parts {
             if mix.iter().all(|(ty, _)| *ty != part.ty) {
-                let rate = probe::mix(pool, Level::detect(), part.ty, PANEL)?;
+                let rate = probe::mix(pool, level, part.ty, PANEL)?;
                 mix.push((part.ty, rate));
             }
         }

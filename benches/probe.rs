@@ -70,7 +70,7 @@ impl Stream {
     /// Bytes per second that the pool's threads sum from memory.
     #[must_use]
     pub fn bandwidth(&self, pool: &Pool) -> f64 {
-        let vectors = Level::detect() == Level::Avx512;
+        let vectors = Level::Avx512.is_available();
         let seconds = fastest(|| {
             pool.run(STREAM / CHUNK, &|i| {
                 let chunk = &self.0[i * CHUNK..(i + 1) * CHUNK];
@@ -85,8 +85,7 @@ impl Stream {
 fn sum(bytes: &[u8], vectors: bool) -> u64 {
     #[cfg(target_arch = "x86_64")]
     if vectors {
-        // SAFETY: the caller found AVX-512 F on this machine: it is part of `Level::Avx512`, and a
-        // level is detected only where it is available.
+        // SAFETY: the caller found `Level::Avx512` available on this machine: AVX-512 F is part of it.
         return unsafe { x86::sum(bytes) };
     }
     let _ = vectors;
@@ -101,7 +100,7 @@ fn sum(bytes: &[u8], vectors: bool) -> u64 {
 /// integers.
 #[must_use]
 pub fn raw(pool: &Pool) -> f64 {
-    let vectors = Level::detect() == Level::Avx512;
+    let vectors = Level::Avx512.is_available();
     let seconds = fastest(|| {
         pool.run(pool.threads(), &|_| {
             black_box(multiply_add(black_box(3), vectors));

@@ -52,7 +52,7 @@ pub(crate) fn cpu() -> String {
             (Some(family), Some(model)) => format!(", family {family} model {model}"),
             _ => String::new(),
         };
-        let level = converge_quant::Level::detect().name();
+        let level = converge_quant::Level::detect().map_or("unknown", |level| level.name());
         format!("{name}{family}, {} cores, {level}", cores())
     })
     .clone()

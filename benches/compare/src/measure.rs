@@ -59,6 +59,7 @@ impl Plan {
                 },
                 engine => bail!("{} is not measured in process", engine.name()),
             },
+            ..LoadOptions::default()
         })
     }
 
