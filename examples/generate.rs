@@ -162,6 +162,11 @@ fn run(args: &Args) -> anyhow::Result<()> {
     let gguf = engine::open(&args.model)?;
     let mut session = args.engine.session(&gguf)?;
     if let Some(folder) = &args.keep {
+        if session.cache().is_none() {
+            bail!(
+                "--keep needs the CPU engine, which has pages to keep: leave it out, or --f32 and --backend"
+            );
+        }
         session = session.with_store(Store::new(folder, args.keep_mb.saturating_mul(1 << 20))?);
     }
     let load_seconds = start.elapsed().as_secs_f64();

@@ -3,13 +3,17 @@
 //! A pass over a model is some hundred regions of a few microseconds to a millisecond. Waking a
 //! sleeping thread for each would cost more than the work, so threads spin for a moment after a
 //! region and sleep only when nothing comes.
+//!
+//! Each thread begins with a stretch of the work of its own, in ascending order: two streams through
+//! memory run at twice the speed of one that threads take turns in. Who is done helps the others, from
+//! the ends of their stretches.
 
 use std::{
     cell::Cell,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     thread::{self, JoinHandle},
 };
@@ -43,8 +47,8 @@ struct Shared {
     epoch: AtomicUsize,
     /// The region's work.
     task: Mutex<Option<Task>>,
-    /// The next index to take.
-    next: AtomicUsize,
+    /// What is left to each thread.
+    stretches: Box<[Stretch]>,
     /// Workers that have not finished the region.
     busy: AtomicUsize,
     asleep: AtomicUsize,
@@ -55,7 +59,7 @@ struct Shared {
 #[derive(Clone, Copy)]
 struct Task {
     work: *const (dyn Fn(usize) + Sync),
-    count: usize,
+    threads: usize,
 }
 
 // SAFETY: what `work` points to is `Sync`, and `Pool::run` keeps it alive until every worker has
@@ -71,7 +75,9 @@ impl Pool {
         let shared = Arc::new(Shared {
             epoch: AtomicUsize::new(0),
             task: Mutex::new(None),
-            next: AtomicUsize::new(0),
+            stretches: (0..threads.clamp(1, MOST))
+                .map(|_| Stretch::default())
+                .collect(),
             busy: AtomicUsize::new(0),
             asleep: AtomicUsize::new(0),
             failed: AtomicBool::new(false),
@@ -82,7 +88,7 @@ impl Pool {
                 let shared = Arc::clone(&shared);
                 let name = format!("converge-{i}");
                 let builder = thread::Builder::new().name(name);
-                builder.spawn(move || shared.work()).ok()
+                builder.spawn(move || shared.work(i)).ok()
             })
             .collect();
         Self {
@@ -107,9 +113,12 @@ impl Pool {
         if count == 0 {
             return;
         }
-        if self.workers.is_empty() || count == 1 || INSIDE.get() {
-            (0..count).for_each(work);
-            return;
+        let threads = self.threads();
+        let Ok(most) = u32::try_from(count) else {
+            return (0..count).for_each(work);
+        };
+        if threads == 1 || count == 1 || INSIDE.get() {
+            return (0..count).for_each(work);
         }
         // A panic in a region leaves nothing half done in the pool itself.
         let region = self.region.lock().unwrap_or_else(PoisonError::into_inner);
@@ -117,10 +126,13 @@ impl Pool {
         // SAFETY: only the lifetime changes; this function waits until no worker uses it.
         let work: *const (dyn Fn(usize) + Sync + 'static) =
             unsafe { std::mem::transmute(std::ptr::from_ref(work)) };
-        shared.next.store(0, Ordering::Relaxed);
+        for (i, stretch) in shared.stretches.iter().take(threads).enumerate() {
+            let at = |i| (i as u64 * u64::from(most) / threads as u64) as u32;
+            stretch.set(at(i), at(i + 1));
+        }
         shared.busy.store(self.workers.len(), Ordering::Relaxed);
         shared.failed.store(false, Ordering::Relaxed);
-        *shared.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(Task { work, count });
+        *shared.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(Task { work, threads });
         // After the epoch has changed, a worker that sees it sees the task.
         shared.epoch.fetch_add(1, Ordering::SeqCst);
         if shared.asleep.load(Ordering::SeqCst) > 0 {
@@ -128,10 +140,9 @@ impl Pool {
                 worker.thread().unpark();
             }
         }
-        let mine = catch_unwind(AssertUnwindSafe(|| shared.take(Task { work, count })));
+        let mine = catch_unwind(AssertUnwindSafe(|| shared.take(0, Task { work, threads })));
         if mine.is_err() {
-            // Nobody starts more of it.
-            shared.next.store(count, Ordering::Relaxed);
+            shared.end();
         }
         let mut spins = 0;
         while shared.busy.load(Ordering::Acquire) > 0 {
@@ -170,7 +181,7 @@ impl std::fmt::Debug for Pool {
 
 impl Shared {
     /// A worker's life.
-    fn work(&self) {
+    fn work(&self, me: usize) {
         let mut seen = 0;
         loop {
             seen = self.wait(seen);
@@ -179,13 +190,18 @@ impl Shared {
             }
             let task = *self.task.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(task) = task
-                && catch_unwind(AssertUnwindSafe(|| self.take(task))).is_err()
+                && catch_unwind(AssertUnwindSafe(|| self.take(me, task))).is_err()
             {
                 self.failed.store(true, Ordering::Relaxed);
-                self.next.store(task.count, Ordering::Relaxed);
+                self.end();
             }
             self.busy.fetch_sub(1, Ordering::Release);
         }
+    }
+
+    /// Nobody starts more of the region's work.
+    fn end(&self) {
+        self.stretches.iter().for_each(|stretch| stretch.set(0, 0));
     }
 
     /// Waits for a region after `seen`.
@@ -209,18 +225,61 @@ impl Shared {
         }
     }
 
-    /// Takes indices until none is left.
-    fn take(&self, task: Task) {
+    /// Takes indices until none is left: its own first.
+    fn take(&self, me: usize, task: Task) {
         // SAFETY: `Pool::run` waits for every worker before the borrow ends.
         let work = unsafe { &*task.work };
         let _inside = Inside::enter();
-        loop {
-            let i = self.next.fetch_add(1, Ordering::Relaxed);
-            if i >= task.count {
-                return;
+        let (before, from_mine) = self.stretches[..task.threads].split_at(me);
+        if let Some(mine) = from_mine.first() {
+            while let Some(i) = mine.first() {
+                work(i);
             }
-            work(i);
         }
+        for other in from_mine.iter().skip(1).chain(before) {
+            while let Some(i) = other.last() {
+                work(i);
+            }
+        }
+    }
+}
+
+/// Consecutive indices that are left: the first one in the upper half of the number, the one after the
+/// last in the lower. On a cache line of its own, as each thread mostly changes its own.
+#[derive(Default)]
+#[repr(align(128))]
+struct Stretch(AtomicU64);
+
+impl Stretch {
+    fn set(&self, start: u32, end: u32) {
+        let both = u64::from(start) << 32 | u64::from(end);
+        self.0.store(both, Ordering::Relaxed);
+    }
+
+    /// Takes the first index.
+    fn first(&self) -> Option<usize> {
+        let (start, _) = self.shrink(|start, end| (start + 1, end))?;
+        Some(start as usize)
+    }
+
+    /// Takes the last index.
+    fn last(&self) -> Option<usize> {
+        let (_, end) = self.shrink(|start, end| (start, end - 1))?;
+        Some(end as usize - 1)
+    }
+
+    /// Makes it shorter, and says what it was; `None` where nothing is left.
+    fn shrink(&self, shorter: impl Fn(u32, u32) -> (u32, u32)) -> Option<(u32, u32)> {
+        let parts = |both: u64| ((both >> 32) as u32, both as u32);
+        // An index is all that is handed over: what it stands for was there before the region began.
+        let old = self
+            .0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |both| {
+                let (start, end) = parts(both);
+                let (start, end) = (start < end).then(|| shorter(start, end))?;
+                Some(u64::from(start) << 32 | u64::from(end))
+            });
+        old.ok().map(parts)
     }
 }
 
@@ -282,8 +341,6 @@ impl<T> Parts<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicU64;
-
     use super::*;
 
     #[test]

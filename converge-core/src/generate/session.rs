@@ -209,9 +209,11 @@ impl Session {
     /// [`SnapshotError::Io`](crate::cache::SnapshotError::Io);
     /// [`OneSequence`](CoreError::OneSequence) for a backend without pages.
     pub fn keep_in_store(&self) -> Result<()> {
-        let cache = self.decoder.cache().ok_or(CoreError::OneSequence)?;
         match &self.store {
-            Some(store) if !self.tokens.is_empty() => store.keep(cache, &self.tokens),
+            Some(store) if !self.tokens.is_empty() => {
+                let cache = self.decoder.cache().ok_or(CoreError::OneSequence)?;
+                store.keep(cache, &self.tokens)
+            }
             _ => Ok(()),
         }
     }

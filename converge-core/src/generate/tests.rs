@@ -6,6 +6,7 @@ use super::{
 };
 use crate::{
     CoreError, TokenId,
+    cache::Store,
     constrain::{ConstrainError, Grammar, TokenEnv},
     model::Rows,
     sample::{SampleError, Sampling},
@@ -614,6 +615,23 @@ fn a_decoder_that_keeps_no_part_gives_the_same_and_computes_more() {
     let (found, _) = run(&mut whole.0, &greedy(&grown, 2));
     assert_eq!(found.usage.reused, grown.len() - 2);
     assert!(whole.1.lock().unwrap().truncations.iter().all(|&n| n == 0));
+}
+
+#[test]
+fn what_has_no_pages_is_kept_in_no_store_and_needs_none() {
+    let mut session = answering(&[1, 2, 3], &[4, 5]);
+    session
+        .generate(&greedy(&[1, 2, 3], 2), &mut |_| ())
+        .unwrap();
+    assert!(session.cache().is_none());
+    session.keep_in_store().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let session = session.with_store(Store::new(folder.path(), u64::MAX).unwrap());
+    let refused = session.keep_in_store();
+    assert!(
+        matches!(refused, Err(CoreError::OneSequence)),
+        "{refused:?}"
+    );
 }
 
 #[test]

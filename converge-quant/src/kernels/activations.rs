@@ -36,6 +36,8 @@ pub struct Activations {
     /// Most tokens of a panel.
     width: usize,
     rounded: Vec<u32>,
+    /// Whether `rounded` holds these rows, and not those of an earlier time.
+    is_rounded: bool,
     plain: Vec<f32>,
 }
 
@@ -87,8 +89,8 @@ impl Activations {
         if matrices.iter().any(|matrix| matrix.is_float()) {
             self.plain.extend_from_slice(rows);
         }
-        self.rounded.clear();
-        if matrices.iter().any(|matrix| !matrix.is_float()) {
+        self.is_rounded = matrices.iter().any(|matrix| !matrix.is_float());
+        if self.is_rounded {
             self.round(pool, level, rows);
         }
         Ok(())
@@ -96,6 +98,7 @@ impl Activations {
 
     fn round(&mut self, pool: &Pool, level: Level, rows: &[f32]) {
         let blocks = self.blocks();
+        // All of it is written below.
         self.rounded.resize(self.tokens * blocks * WORDS, 0);
         let parts = Parts::new(&mut self.rounded);
         let (tokens, width, cols) = (self.tokens, self.width, self.cols);
@@ -130,7 +133,7 @@ impl Activations {
 
     /// Whether products at `level` can take them: panels are as wide as its kernels.
     pub(crate) fn is_rounded(&self, level: Level) -> bool {
-        self.tokens == 0 || (!self.rounded.is_empty() && self.width == dispatch(level, Width))
+        self.tokens == 0 || (self.is_rounded && self.width == dispatch(level, Width))
     }
 
     /// The plain rows, where a matrix asked for them.

@@ -4,6 +4,8 @@
 //! merged in ascending order: what comes out depends on the query and on the keys and values that it
 //! sees, on nothing else.
 
+use std::{cell::Cell, ops::Range};
+
 use super::{
     kv::{Halves, Heads, KvPage, KvType, PAGE, Q8, Stored},
     math,
@@ -14,9 +16,6 @@ use crate::{
     simd::{Kernel, LANES, Level, Simd, dispatch},
     threads::{Parts, Pool},
 };
-
-/// Query heads that go through a page's keys together.
-const QUERIES: usize = 8;
 
 /// How a query sees keys.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -33,7 +32,7 @@ pub struct View {
 
 impl View {
     /// Positions that the query at `position` sees.
-    fn seen(&self, position: usize) -> std::ops::Range<usize> {
+    fn seen(&self, position: usize) -> Range<usize> {
         let end = position + 1;
         self.window.map_or(0, |window| end.saturating_sub(window))..end
     }
@@ -54,7 +53,7 @@ pub fn attention<P: AsRef<KvPage> + Sync>(
     queries: &[f32],
     out: &mut [f32],
 ) -> Result<()> {
-    let (row, span) = (heads.row(), heads.row() / heads.kv_heads());
+    let row = heads.row();
     fits(
         "queries",
         queries.len().next_multiple_of(row),
@@ -70,46 +69,83 @@ pub fn attention<P: AsRef<KvPage> + Sync>(
     let held = pages.len().saturating_mul(PAGE);
     let end = view.start.saturating_add(tokens);
     fits("positions in pages", end.max(held), held)?;
-    let pages: Vec<&[u8]> = pages
-        .iter()
-        .map(|page| page.as_ref().of(heads))
-        .collect::<Result<_>>()?;
-    let pages = &pages;
-    let parts = Parts::new(out);
-    pool.run(tokens * heads.kv_heads(), &|i| {
-        let (token, kv_head) = (i / heads.kv_heads(), i % heads.kv_heads());
-        let at = token * row + kv_head * span;
-        // SAFETY: each token's group of heads is one call's, and `out` is borrowed until the
-        // region ends.
-        let out = unsafe { parts.part(at, span) };
-        let seen = view.seen(view.start + token);
+    for page in pages {
+        page.as_ref().of(heads)?;
+    }
+    let group = heads.heads() / heads.kv_heads();
+    let block = (dispatch(level, MostQueries) / group).clamp(1, tokens);
+    let out = &Parts::new(out);
+    pool.run(tokens.div_ceil(block) * heads.kv_heads(), &|i| {
+        let (first, kv_head) = (i / heads.kv_heads() * block, i % heads.kv_heads());
+        let mut scratch = SCRATCH.take();
         let attend = Attend {
             heads,
             kv_head,
             view,
-            seen,
+            tokens: first..tokens.min(first + block),
             pages,
-            queries: &queries[at..][..span],
+            queries,
             out,
+            scratch: &mut scratch,
         };
         match heads.stored() {
             KvType::F16 => dispatch(level, OfType(attend, Halves)),
             KvType::Q8_0 => dispatch(level, OfType(attend, Q8)),
         }
+        SCRATCH.set(scratch);
     });
     Ok(())
 }
 
-/// One token's query heads that share keys and values.
-struct Attend<'a> {
+/// How many queries go through a page's keys together, at most.
+struct MostQueries;
+
+impl Kernel for MostQueries {
+    type Output = usize;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) -> usize {
+        S::QUERIES
+    }
+}
+
+thread_local! {
+    /// Buffers, kept: fresh memory for each call would cost more than a short context.
+    static SCRATCH: Cell<Scratch> = const { Cell::new(Scratch::new()) };
+}
+
+/// What a thread needs beside its operands.
+#[derive(Default)]
+struct Scratch {
+    /// Element 0 of each query, element 1, …
+    queries: Vec<f32>,
+    scores: Vec<[f32; PAGE]>,
+    mixed: Vec<f32>,
+    of_page: Vec<f32>,
+}
+
+impl Scratch {
+    const fn new() -> Self {
+        Self {
+            queries: Vec::new(),
+            scores: Vec::new(),
+            mixed: Vec::new(),
+            of_page: Vec::new(),
+        }
+    }
+}
+
+/// The query heads of some tokens that share keys and values.
+struct Attend<'a, P> {
     heads: Heads,
     kv_head: usize,
     view: &'a View,
-    seen: std::ops::Range<usize>,
-    pages: &'a [&'a [u8]],
-    /// `group × size`.
+    tokens: Range<usize>,
+    pages: &'a [P],
+    /// Those of all tokens: `tokens × heads · size`.
     queries: &'a [f32],
-    out: &'a mut [f32],
+    out: &'a Parts<f32>,
+    scratch: &'a mut Scratch,
 }
 
 /// What a query has gathered so far.
@@ -122,105 +158,135 @@ struct Gathered {
 }
 
 /// The same, over keys and values that are stored in a certain way.
-struct OfType<'a, T>(Attend<'a>, T);
+struct OfType<'a, P, T>(Attend<'a, P>, T);
 
-impl<T: Stored> Kernel for OfType<'_, T> {
+impl<P: AsRef<KvPage>, T: Stored> Kernel for OfType<'_, P, T> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        self.0.run::<S, T>(simd);
+    fn run<S: Simd>(mut self, simd: S) {
+        let group = self.0.heads.heads() / self.0.heads.kv_heads();
+        // Of one token's heads there may be more than go together.
+        let all = self.0.tokens.len() * group;
+        let mut first = 0;
+        while first < all {
+            let n = (all - first).min(S::QUERIES);
+            macro_rules! with {
+                ($($n:literal)*) => {
+                    match n {
+                        $($n if $n <= S::QUERIES => self.0.some::<S, T, $n>(simd, first),)*
+                        _ => debug_assert_eq!(n, 0),
+                    }
+                };
+            }
+            with!(1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16);
+            first += n;
+        }
     }
 }
 
-impl Attend<'_> {
+impl<P: AsRef<KvPage>> Attend<'_, P> {
+    /// The `N` queries from number `first` on, those of a token following each other.
     #[inline(always)]
-    fn run<S: Simd, T: Stored>(self, simd: S) {
-        let size = self.heads.size();
-        let padded = self.heads.padded();
-        let (key_len, value_len) = self.heads.parts();
-        let mut mixed = vec![0.0f32; QUERIES * padded];
-        let mut of_page = vec![0.0f32; QUERIES * padded];
-        let mut scores = vec![[0.0f32; PAGE]; QUERIES];
-        let group = self
-            .queries
-            .chunks(QUERIES * size)
-            .zip(self.out.chunks_mut(QUERIES * size));
-        for (queries, out) in group {
-            let n = queries.len() / size;
-            let mut gathered = [Gathered {
-                max: f32::NEG_INFINITY,
-                sum: 0.0,
-            }; QUERIES];
-            mixed.fill(0.0);
-            let first = self.seen.start / PAGE;
-            for (index, page) in self.pages.iter().enumerate().skip(first) {
-                let start = index * PAGE;
-                if start >= self.seen.end {
-                    break;
-                }
-                let from = self.seen.start.saturating_sub(start);
-                let to = (self.seen.end - start).min(PAGE);
-                let page = &page[self.kv_head * (key_len + value_len)..];
-                let (keys, values) = page[..key_len + value_len].split_at(key_len);
-                macro_rules! with {
-                    ($($n:literal)*) => {
-                        match n {
-                            $($n => score::<S, T, $n>(simd, keys, queries, size, to, &mut scores),)*
-                            _ => debug_assert_eq!(n, 0),
-                        }
-                    };
-                }
-                with!(1 2 3 4 5 6 7 8);
-                of_page[..n * padded].fill(0.0);
-                let mut new = [Gathered { max: 0.0, sum: 0.0 }; QUERIES];
-                for (scores, new) in scores.iter_mut().zip(&mut new).take(n) {
-                    *new = softmax(simd, scores, from..to, self.view);
-                }
-                mix::<S, T>(simd, values, padded, from..to, &scores[..n], &mut of_page);
-                for (i, new) in new.iter().enumerate().take(n) {
-                    let place = i * padded..(i + 1) * padded;
-                    let (mixed, of_page) = (&mut mixed[place.clone()], &of_page[place]);
-                    gathered[i] = merge(simd, gathered[i], *new, mixed, of_page);
-                }
+    fn some<S: Simd, T: Stored, const N: usize>(&mut self, simd: S, first: usize) {
+        let Self { heads, view, .. } = *self;
+        let (size, padded) = (heads.size(), heads.padded());
+        let group = heads.heads() / heads.kv_heads();
+        let place = |query: usize| {
+            let (token, head) = ((first + query) / group, (first + query) % group);
+            let token = self.tokens.start + token;
+            (token * heads.heads() + self.kv_head * group + head) * size
+        };
+        let seen: [_; N] = std::array::from_fn(|query| {
+            view.seen(view.start + self.tokens.start + (first + query) / group)
+        });
+        let Scratch {
+            queries,
+            scores,
+            mixed,
+            of_page,
+        } = &mut *self.scratch;
+        queries.resize(N * size, 0.0);
+        scores.resize(N, [0.0; PAGE]);
+        mixed.clear();
+        mixed.resize(N * padded, 0.0);
+        of_page.resize(N * padded, 0.0);
+        for query in 0..N {
+            let from = &self.queries[place(query)..][..size];
+            let to = queries.iter_mut().skip(query).step_by(N);
+            to.zip(from).for_each(|(to, from)| *to = *from);
+        }
+        let mut gathered = [Gathered {
+            max: f32::NEG_INFINITY,
+            sum: 0.0,
+        }; N];
+        // Later queries see as far back as earlier ones, or less, and further on.
+        let (earliest, latest) = (seen[0].start / PAGE, seen[N - 1].end.div_ceil(PAGE));
+        let (key_len, value_len) = heads.parts();
+        for index in earliest..latest {
+            let start = index * PAGE;
+            let within = |at: usize| at.saturating_sub(start).min(PAGE);
+            let seen: [_; N] =
+                std::array::from_fn(|query| within(seen[query].start)..within(seen[query].end));
+            let page = self.pages[index].as_ref().as_bytes();
+            let page = &page[self.kv_head * (key_len + value_len)..][..key_len + value_len];
+            let (keys, values) = page.split_at(key_len);
+            let all = seen[0].start..seen[N - 1].end;
+            score::<S, T, N>(simd, keys, queries, size, all, scores);
+            of_page.fill(0.0);
+            let mut new = [Gathered { max: 0.0, sum: 0.0 }; N];
+            for ((new, scores), seen) in new.iter_mut().zip(&mut *scores).zip(&seen) {
+                *new = softmax(simd, scores, seen.clone(), view);
             }
-            for ((out, mixed), gathered) in out
-                .chunks_exact_mut(size)
-                .zip(mixed.chunks_exact(padded))
-                .zip(gathered)
-            {
-                for (out, x) in out.iter_mut().zip(mixed) {
-                    *out = x / gathered.sum;
+            mix::<S, T>(simd, values, padded, &seen, scores, of_page);
+            for (query, new) in new.into_iter().enumerate() {
+                if seen[query].is_empty() {
+                    continue;
                 }
+                let place = query * padded..(query + 1) * padded;
+                let (mixed, of_page) = (&mut mixed[place.clone()], &of_page[place]);
+                gathered[query] = merge(simd, gathered[query], new, mixed, of_page);
+            }
+        }
+        for (query, gathered) in gathered.into_iter().enumerate() {
+            // SAFETY: each token's group of heads is one call's, and `out` is borrowed until the
+            // region ends.
+            let out = unsafe { self.out.part(place(query), size) };
+            for (out, x) in out.iter_mut().zip(&mixed[query * padded..]) {
+                *out = x / gathered.sum;
             }
         }
     }
 }
 
-/// Products of `N` queries with the first `to` keys of a page, sixteen keys in the lanes.
+/// Products of `N` queries with keys of a page, sixteen keys in the lanes: of those that are seen, and
+/// of others beside them.
 #[inline(always)]
 fn score<S: Simd, T: Stored, const N: usize>(
     simd: S,
     keys: &[u8],
     queries: &[f32],
     size: usize,
-    to: usize,
+    seen: Range<usize>,
     scores: &mut [[f32; PAGE]],
 ) {
-    let blocks = keys.chunks_exact(T::keys(size)).take(to.div_ceil(LANES));
-    assert!(queries.len() >= N * size && scores.len() >= N);
-    for (block, keys) in blocks.enumerate() {
+    assert!(queries.len() == N * size && scores.len() == N);
+    let blocks = keys.chunks_exact(T::keys(size)).enumerate();
+    let first = seen.start / LANES;
+    let count = seen.end.div_ceil(LANES).saturating_sub(first);
+    for (block, keys) in blocks.skip(first).take(count) {
         let mut sums = [simd.splat(0.0); N];
         for first in (0..size).step_by(T::GROUP) {
-            // SAFETY: a block has `size` elements of sixteen keys, and `i` is below it.
+            // SAFETY: a block has `size` elements of sixteen keys, there are `N` queries of as many,
+            // and `i` is below it.
             unsafe {
                 let group = keys.as_ptr().add(T::keys(first));
                 let scales = T::key_scales(simd, group);
                 for i in first..size.min(first + T::GROUP) {
                     let keys = T::load_keys(simd, group, i - first, scales);
+                    let queries = queries.as_ptr().add(i * N);
                     for (query, sum) in sums.iter_mut().enumerate() {
-                        let x = simd.splat(*queries.get_unchecked(query * size + i));
-                        *sum = simd.fma(keys, x, *sum);
+                        *sum = simd.fma(keys, simd.splat(*queries.add(query)), *sum);
                     }
                 }
             }
@@ -237,7 +303,7 @@ fn score<S: Simd, T: Stored, const N: usize>(
 fn softmax<S: Simd>(
     simd: S,
     scores: &mut [f32; PAGE],
-    seen: std::ops::Range<usize>,
+    seen: Range<usize>,
     view: &View,
 ) -> Gathered {
     let end = seen.end.next_multiple_of(LANES);
@@ -287,38 +353,90 @@ fn softmax<S: Simd>(
     }
 }
 
-/// Adds the values of positions `seen`, each times its weight, for each query.
+/// Adds the values of the positions that each query sees, times their weights, in ascending order.
 #[inline(always)]
 fn mix<S: Simd, T: Stored>(
     simd: S,
     values: &[u8],
     padded: usize,
-    seen: std::ops::Range<usize>,
+    seen: &[Range<usize>],
     weights: &[[f32; PAGE]],
     out: &mut [f32],
 ) {
-    for (weights, out) in weights.chunks(2).zip(out.chunks_mut(2 * padded)) {
-        let mut at = 0;
-        while at < padded {
-            let left = (padded - at) / LANES;
-            macro_rules! with {
-                ($v:literal) => {{
-                    match weights {
-                        [a, b] => {
-                            mix_block::<S, T, 2, $v>(simd, values, padded, at, &seen, [a, b], out);
-                        }
-                        [a] => mix_block::<S, T, 1, $v>(simd, values, padded, at, &seen, [a], out),
-                        _ => {}
-                    }
-                    at += $v * LANES;
-                }};
-            }
-            match left {
-                8.. => with!(8),
-                4.. => with!(4),
-                _ => with!(1),
-            }
+    let queries = seen.chunks(TOGETHER).zip(weights.chunks(TOGETHER));
+    for ((seen, weights), out) in queries.zip(out.chunks_mut(TOGETHER * padded)) {
+        if let ([a, .., d], Ok(weights)) = (seen, <&[_; TOGETHER]>::try_from(weights))
+            && d.start < a.end
+        {
+            // What all four see is read once for them, what only some see for each.
+            let all = d.start..a.end;
+            mix_alone::<S, T>(
+                simd,
+                values,
+                padded,
+                seen,
+                |one| one.start..all.start,
+                weights,
+                out,
+            );
+            mix_rows::<S, T, TOGETHER, 4>(simd, values, padded, all.clone(), weights, out);
+            mix_alone::<S, T>(
+                simd,
+                values,
+                padded,
+                seen,
+                |one| all.end..one.end,
+                weights,
+                out,
+            );
+        } else {
+            mix_alone::<S, T>(simd, values, padded, seen, Range::clone, weights, out);
         }
+    }
+}
+
+/// Queries that read a value together.
+const TOGETHER: usize = 4;
+
+/// Each query by itself, over a part of what it sees.
+#[inline(always)]
+fn mix_alone<S: Simd, T: Stored>(
+    simd: S,
+    values: &[u8],
+    padded: usize,
+    seen: &[Range<usize>],
+    part: impl Fn(&Range<usize>) -> Range<usize>,
+    weights: &[[f32; PAGE]],
+    out: &mut [f32],
+) {
+    let outs = out.chunks_exact_mut(padded);
+    for ((seen, weights), out) in seen.iter().zip(weights).zip(outs) {
+        let weights = std::array::from_ref(weights);
+        mix_rows::<S, T, 1, 8>(simd, values, padded, part(seen), weights, out);
+    }
+}
+
+/// `N` queries over positions that all of them see, `V` vectors of elements at a time.
+#[inline(always)]
+fn mix_rows<S: Simd, T: Stored, const N: usize, const V: usize>(
+    simd: S,
+    values: &[u8],
+    padded: usize,
+    seen: Range<usize>,
+    weights: &[[f32; PAGE]; N],
+    out: &mut [f32],
+) {
+    if seen.is_empty() {
+        return;
+    }
+    let mut at = 0;
+    while at + V * LANES <= padded {
+        mix_block::<S, T, N, V>(simd, values, padded, at, &seen, weights, out);
+        at += V * LANES;
+    }
+    while at < padded {
+        mix_block::<S, T, N, 1>(simd, values, padded, at, &seen, weights, out);
+        at += LANES;
     }
 }
 
@@ -329,18 +447,24 @@ fn mix_block<S: Simd, T: Stored, const N: usize, const V: usize>(
     values: &[u8],
     padded: usize,
     at: usize,
-    seen: &std::ops::Range<usize>,
-    weights: [&[f32; PAGE]; N],
+    seen: &Range<usize>,
+    weights: &[[f32; PAGE]; N],
     out: &mut [f32],
 ) {
     assert!(values.len() >= PAGE * T::values(padded) && at + V * LANES <= padded);
     assert!(seen.end <= PAGE && out.len() >= N * padded);
-    let mut sums = [[simd.splat(0.0); V]; N];
-    for position in seen.clone() {
-        for v in 0..V {
-            // SAFETY: checked above.
-            unsafe {
-                let row = values.as_ptr().add(position * T::values(padded));
+    // SAFETY: checked above.
+    unsafe {
+        let place = |query: usize, v: usize| query * padded + at + v * LANES;
+        let mut sums = [[simd.splat(0.0); V]; N];
+        for (query, sums) in sums.iter_mut().enumerate() {
+            for (v, sum) in sums.iter_mut().enumerate() {
+                *sum = simd.load(out.as_ptr().add(place(query, v)));
+            }
+        }
+        for position in seen.clone() {
+            let row = values.as_ptr().add(position * T::values(padded));
+            for v in 0..V {
                 let value = T::load_values(simd, row, at + v * LANES);
                 for (sums, weights) in sums.iter_mut().zip(weights) {
                     let weight = simd.splat(*weights.get_unchecked(position));
@@ -348,13 +472,9 @@ fn mix_block<S: Simd, T: Stored, const N: usize, const V: usize>(
                 }
             }
         }
-    }
-    for (query, sums) in sums.into_iter().enumerate() {
-        for (v, sum) in sums.into_iter().enumerate() {
-            // SAFETY: checked above.
-            unsafe {
-                let to = out.as_mut_ptr().add(query * padded + at + v * LANES);
-                simd.store(sum, to);
+        for (query, sums) in sums.into_iter().enumerate() {
+            for (v, sum) in sums.into_iter().enumerate() {
+                simd.store(sum, out.as_mut_ptr().add(place(query, v)));
             }
         }
     }

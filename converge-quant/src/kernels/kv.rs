@@ -3,7 +3,7 @@
 //! Positions lie in pages of 256, anchored at position 0. Numbers are rounded once, when they are
 //! written, and always read as they are stored.
 
-use half::f16;
+use half::{f16, slice::HalfFloatSliceExt as _};
 
 use super::matmul::fits;
 use crate::{
@@ -261,6 +261,15 @@ pub(super) trait Stored {
 /// [`KvType::F16`].
 pub(super) struct Halves;
 
+impl Halves {
+    /// At most sixteen numbers rounded: together, which is faster than one by one.
+    fn halves(numbers: &[f32]) -> [f16; LANES] {
+        let mut halves = [f16::ZERO; LANES];
+        halves[..numbers.len()].convert_from_f32_slice(numbers);
+        halves
+    }
+}
+
 impl Stored for Halves {
     fn keys(elements: usize) -> usize {
         elements * LANES * size_of::<u16>()
@@ -272,14 +281,19 @@ impl Stored for Halves {
 
     fn write_key(key: &[f32], lane: usize, block: &mut [u8]) {
         let (places, _) = block.as_chunks_mut::<2>();
-        for (place, &x) in places.iter_mut().skip(lane).step_by(LANES).zip(key) {
-            *place = f16::from_f32(x).to_ne_bytes();
+        for (places, key) in places.chunks_mut(LANES * LANES).zip(key.chunks(LANES)) {
+            let places = places.iter_mut().skip(lane).step_by(LANES);
+            places
+                .zip(Self::halves(key))
+                .for_each(|(place, x)| *place = x.to_ne_bytes());
         }
     }
 
     fn write_value(value: &[f32], row: &mut [u8]) {
-        for (place, &x) in row.as_chunks_mut::<2>().0.iter_mut().zip(value) {
-            *place = f16::from_f32(x).to_ne_bytes();
+        let (places, _) = row.as_chunks_mut::<2>();
+        for (places, value) in places.chunks_mut(LANES).zip(value.chunks(LANES)) {
+            let places = places.iter_mut().zip(Self::halves(value)).take(value.len());
+            places.for_each(|(place, x)| *place = x.to_ne_bytes());
         }
     }
 

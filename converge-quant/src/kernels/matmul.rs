@@ -13,8 +13,9 @@ use crate::{
     threads::{Parts, Pool},
 };
 
-/// Bytes of tiles that a thread takes at a time, about: enough to stream, small enough to balance.
-const CHUNK: usize = 128 * 1024;
+/// Bytes of tiles that a thread takes at a time, about: small enough to balance. The next ones it takes
+/// follow them in memory.
+const CHUNK: usize = 32 * 1024;
 
 /// Blocks that are unpacked at a time for more than one panel: 5 KB, which stay in the first-level
 /// cache beside a panel's part of the same columns.
@@ -37,20 +38,46 @@ pub fn matmul(
     activations: &Activations,
     out: &mut [f32],
 ) -> Result<()> {
-    check(level, weights, activations, out)?;
-    if out.is_empty() {
+    matmul_together(pool, level, activations, [(weights, out)])
+}
+
+/// [`matmul`] of several matrices with the same activations: threads wait for each other once, not
+/// after each.
+///
+/// # Errors
+/// As [`matmul`], before anything is written.
+pub fn matmul_together<const N: usize>(
+    pool: &Pool,
+    level: Level,
+    activations: &Activations,
+    products: [(&Packed, &mut [f32]); N],
+) -> Result<()> {
+    for (weights, out) in &products {
+        check(level, weights, activations, out)?;
+    }
+    if activations.tokens() == 0 {
         return Ok(());
     }
-    let out = Parts::new(out);
-    let (tiles, chunk) = (weights.tiles(), chunk(pool, weights, weights.tiles()));
-    pool.run(tiles.div_ceil(chunk), &|i| {
-        let work = Tiles {
-            weights,
-            activations,
-            tiles: i * chunk..((i + 1) * chunk).min(tiles),
-            out: &out,
-        };
-        work.run(level);
+    let products = products.map(|(weights, out)| {
+        let tiles = weights.tiles();
+        let chunk = chunk(weights);
+        (weights, Parts::new(out), chunk, tiles.div_ceil(chunk))
+    });
+    let chunks = products.iter().map(|(.., chunks)| chunks).sum();
+    pool.run(chunks, &|mut i| {
+        for (weights, out, chunk, chunks) in &products {
+            if i < *chunks {
+                let tiles = i * chunk..((i + 1) * chunk).min(weights.tiles());
+                let work = Tiles {
+                    weights,
+                    activations,
+                    tiles,
+                    out,
+                };
+                return work.run(level);
+            }
+            i -= chunks;
+        }
     });
     Ok(())
 }
@@ -84,7 +111,7 @@ pub fn matmul_tiles(
     if out.is_empty() {
         return Ok(());
     }
-    let chunk = chunk(pool, weights, ranges.iter().map(Range::len).sum());
+    let chunk = chunk(weights);
     let cut = |range: &Range<usize>| {
         let (start, end) = (range.start, range.end);
         (start..end)
@@ -124,13 +151,10 @@ fn check(level: Level, weights: &Packed, activations: &Activations, out: &[f32])
     }
 }
 
-/// Tiles that a thread takes at a time, of so many: at least a few chunks for each thread, unless
-/// tiles are larger.
-fn chunk(pool: &Pool, weights: &Packed, tiles: usize) -> usize {
+/// Tiles that a thread takes at a time.
+fn chunk(weights: &Packed) -> usize {
     let tile_bytes = weights.bytes() / weights.tiles().max(1);
-    (CHUNK / tile_bytes.max(1))
-        .min(tiles.div_ceil(4 * pool.threads()))
-        .max(1)
+    (CHUNK / tile_bytes.max(1)).max(1)
 }
 
 pub(super) fn fits(operand: &'static str, expected: usize, found: usize) -> Result<()> {

@@ -1,7 +1,10 @@
 //! Rotary positions (Su et al., 2021).
 
-use super::matmul::fits;
-use crate::Result;
+use super::{matmul::fits, vector::each_row};
+use crate::{
+    Result,
+    threads::{Parts, Pool},
+};
 
 /// Which elements of a head turn together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +31,7 @@ pub struct Turns {
 /// # Errors
 /// [`QuantError::OperandLength`](crate::QuantError::OperandLength) where shapes do not fit.
 pub fn rotate(
+    pool: &Pool,
     x: &mut [f32],
     positions: usize,
     size: usize,
@@ -50,25 +54,33 @@ pub fn rotate(
     if n == 0 || row == 0 {
         return Ok(());
     }
-    let turns = turns.cos.chunks_exact(n).zip(turns.sin.chunks_exact(n));
-    for (row, (cos, sin)) in x.chunks_exact_mut(row).zip(turns) {
+    let parts = Parts::new(x);
+    each_row(pool, positions, row, &|position| {
+        // SAFETY: each row is one call's, and `x` is borrowed until the region ends.
+        let row = unsafe { parts.part(position * row, row) };
+        let at = position * n..(position + 1) * n;
+        let (cos, sin) = (&turns.cos[at.clone()], &turns.sin[at]);
         for head in row.chunks_exact_mut(size) {
-            let head = &mut head[..2 * n];
-            match pairs {
-                Pairs::Halves => {
-                    let (a, b) = head.split_at_mut(n);
-                    for ((a, b), (cos, sin)) in a.iter_mut().zip(b).zip(cos.iter().zip(sin)) {
-                        (*a, *b) = (*a * cos - *b * sin, *a * sin + *b * cos);
-                    }
-                }
-                Pairs::Interleaved => {
-                    let turns = cos.iter().zip(sin);
-                    for ([a, b], (cos, sin)) in head.as_chunks_mut().0.iter_mut().zip(turns) {
-                        (*a, *b) = (*a * cos - *b * sin, *a * sin + *b * cos);
-                    }
-                }
+            turn(&mut head[..2 * n], pairs, cos, sin);
+        }
+    });
+    Ok(())
+}
+
+/// Turns the elements of a head.
+fn turn(head: &mut [f32], pairs: Pairs, cos: &[f32], sin: &[f32]) {
+    let turns = cos.iter().zip(sin);
+    match pairs {
+        Pairs::Halves => {
+            let (a, b) = head.split_at_mut(cos.len());
+            for ((a, b), (cos, sin)) in a.iter_mut().zip(b).zip(turns) {
+                (*a, *b) = (*a * cos - *b * sin, *a * sin + *b * cos);
+            }
+        }
+        Pairs::Interleaved => {
+            for ([a, b], (cos, sin)) in head.as_chunks_mut().0.iter_mut().zip(turns) {
+                (*a, *b) = (*a * cos - *b * sin, *a * sin + *b * cos);
             }
         }
     }
-    Ok(())
 }

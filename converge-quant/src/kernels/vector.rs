@@ -134,13 +134,17 @@ pub fn scale_and_bound(pool: &Pool, level: Level, x: &mut [f32], scale: f32, cap
 ///
 /// # Errors
 /// [`QuantError::OperandLength`] where `x` are no whole rows of that length.
-pub fn add_bias(x: &mut [f32], bias: &[f32]) -> Result<()> {
+pub fn add_bias(pool: &Pool, x: &mut [f32], bias: &[f32]) -> Result<()> {
     whole_rows(x, bias.len())?;
-    for row in x.chunks_exact_mut(bias.len()) {
+    let rows = x.len() / bias.len();
+    let parts = Parts::new(x);
+    each_row(pool, rows, bias.len(), &|row| {
+        // SAFETY: each row is one call's, and `x` is borrowed until the region ends.
+        let row = unsafe { parts.part(row * bias.len(), bias.len()) };
         for (x, bias) in row.iter_mut().zip(bias) {
             *x += bias;
         }
-    }
+    });
     Ok(())
 }
 
@@ -156,7 +160,7 @@ fn whole_rows(x: &[f32], width: usize) -> Result<()> {
 }
 
 /// Calls `work` with each row: on this thread where that is little.
-fn each_row(pool: &Pool, rows: usize, width: usize, work: &(dyn Fn(usize) + Sync)) {
+pub(super) fn each_row(pool: &Pool, rows: usize, width: usize, work: &(dyn Fn(usize) + Sync)) {
     let group = (CHUNK / width).max(1);
     pool.run(rows.div_ceil(group), &|i| {
         (i * group..((i + 1) * group).min(rows)).for_each(work);

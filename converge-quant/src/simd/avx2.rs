@@ -67,6 +67,7 @@ impl Simd for Avx2 {
     type B = [__m256i; 2];
 
     const TOKENS: usize = 4;
+    const QUERIES: usize = 6;
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::F {

@@ -23,6 +23,7 @@ impl Simd for Avx512 {
     type B = __m512i;
 
     const TOKENS: usize = 8;
+    const QUERIES: usize = 16;
 
     #[inline(always)]
     fn splat(self, x: f32) -> __m512 {

@@ -45,6 +45,8 @@ pub(crate) trait Simd: Copy {
 
     /// Tokens whose sums fit the registers beside a block of weights.
     const TOKENS: usize;
+    /// Queries whose products with keys fit the registers, at most 16.
+    const QUERIES: usize;
 
     fn splat(self, x: f32) -> Self::F;
     fn add(self, a: Self::F, b: Self::F) -> Self::F;

@@ -46,6 +46,7 @@ impl Simd for Scalar {
     type B = [u8; 4 * LANES];
 
     const TOKENS: usize = 1;
+    const QUERIES: usize = 4;
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::F {

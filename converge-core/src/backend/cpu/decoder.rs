@@ -10,6 +10,7 @@ use converge_quant::{
 use super::{
     CpuModel, Shared,
     feed_forward::{Buffers, On},
+    weights::Linear,
 };
 use crate::{
     CoreError, Result, TokenId,
@@ -152,8 +153,14 @@ impl Pass {
         let matrices = [&query.weight, &key.weight, &value.weight];
         self.activations
             .set(pool, level, &self.normed, width, &matrices)?;
-        key.forward(pool, level, &self.activations, &mut self.key)?;
-        value.forward(pool, level, &self.activations, &mut self.value)?;
+        let (activations, keys, values) = (&self.activations, &mut self.key, &mut self.value);
+        if left == n {
+            let all = [(query, &mut self.query), (key, keys), (value, values)];
+            Linear::forward_together(pool, level, activations, all)?;
+        } else {
+            let both = [(key, keys), (value, values)];
+            Linear::forward_together(pool, level, activations, both)?;
+        }
         if let Some(weight) = &layer.key_norm {
             kernels::rms_norm_in_place(pool, level, &mut self.key, weight, eps)?;
         }
@@ -161,7 +168,7 @@ impl Pass {
             .rotary
             .and_then(|i| weights.rotary.get(i).zip(self.turns.get(i)));
         if let Some((rotary, turns)) = turns {
-            kernels::rotate(&mut self.key, n, heads.size(), rotary.pairs, turns)?;
+            kernels::rotate(pool, &mut self.key, n, heads.size(), rotary.pairs, turns)?;
         }
         let row = heads.kv_row();
         let (mut keys, mut values) = (self.key.chunks(row), self.value.chunks(row));
@@ -181,8 +188,8 @@ impl Pass {
             keep(&mut self.normed, width, kept);
             self.activations
                 .set(pool, level, &self.normed, width, &[&query.weight])?;
+            query.forward(pool, level, &self.activations, &mut self.query)?;
         }
-        query.forward(pool, level, &self.activations, &mut self.query)?;
         if let Some(weight) = &layer.query_norm {
             kernels::rms_norm_in_place(pool, level, &mut self.query, weight, eps)?;
         }
@@ -195,7 +202,14 @@ impl Pass {
                 few
             });
             let turns = few.as_ref().unwrap_or(turns);
-            kernels::rotate(&mut self.query, left, heads.size(), rotary.pairs, turns)?;
+            kernels::rotate(
+                pool,
+                &mut self.query,
+                left,
+                heads.size(),
+                rotary.pairs,
+                turns,
+            )?;
         }
         self.mixed.resize(self.query.len(), 0.0);
         let row = heads.row();

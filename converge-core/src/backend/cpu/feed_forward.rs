@@ -121,8 +121,8 @@ impl GatedWeights {
         } = buffers;
         let matrices = [&self.gate.weight, &self.up.weight];
         activations.set(pool, level, x, self.gate.weight.cols(), &matrices)?;
-        self.gate.forward(pool, level, activations, gate)?;
-        self.up.forward(pool, level, activations, up)?;
+        let both = [(&self.gate, &mut *gate), (&self.up, up)];
+        Linear::forward_together(pool, level, activations, both)?;
         let activation = match activation {
             Activation::Silu => kernels::Activation::Silu,
             Activation::GeluTanh => kernels::Activation::GeluTanh,

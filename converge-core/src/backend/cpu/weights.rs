@@ -181,7 +181,32 @@ impl Linear {
         activations: &Activations,
         out: &mut Vec<f32>,
     ) -> Result<()> {
-        self.forward_tiles(pool, level, None, activations, out)
+        Self::forward_together(pool, level, activations, [(self, out)])
+    }
+
+    /// [`forward`](Self::forward) of several projections of the same rows.
+    pub(super) fn forward_together<const N: usize>(
+        pool: &Pool,
+        level: Level,
+        activations: &Activations,
+        mut all: [(&Self, &mut Vec<f32>); N],
+    ) -> Result<()> {
+        let products = all.each_mut().map(|(linear, out)| {
+            out.resize(activations.tokens() * linear.weight.rows(), 0.0);
+            (&linear.weight, out.as_mut_slice())
+        });
+        kernels::matmul_together(pool, level, activations, products)?;
+        for (linear, out) in all {
+            linear.add_bias(pool, out)?;
+        }
+        Ok(())
+    }
+
+    fn add_bias(&self, pool: &Pool, out: &mut [f32]) -> Result<()> {
+        match &self.bias {
+            Some(bias) if !out.is_empty() => Ok(kernels::add_bias(pool, out, bias)?),
+            _ => Ok(()),
+        }
     }
 
     /// [`forward`](Self::forward) for these tiles of rows only, where there are any given; the other
@@ -194,17 +219,12 @@ impl Linear {
         activations: &Activations,
         out: &mut Vec<f32>,
     ) -> Result<()> {
+        let Some(tiles) = tiles else {
+            return self.forward(pool, level, activations, out);
+        };
         out.resize(activations.tokens() * self.weight.rows(), 0.0);
-        match tiles {
-            None => kernels::matmul(pool, level, &self.weight, activations, out)?,
-            Some(tiles) => {
-                kernels::matmul_tiles(pool, level, &self.weight, tiles, activations, out)?;
-            }
-        }
-        if let Some(bias) = &self.bias {
-            kernels::add_bias(out, bias)?;
-        }
-        Ok(())
+        kernels::matmul_tiles(pool, level, &self.weight, tiles, activations, out)?;
+        self.add_bias(pool, out)
     }
 }
 
