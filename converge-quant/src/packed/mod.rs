@@ -121,7 +121,7 @@ impl Packed {
             rows,
             cols,
             stride,
-            data: Aligned::zeroed(rows.div_ceil(ROWS) * stride),
+            data: Aligned::for_weights(rows.div_ceil(ROWS) * stride),
         }
     }
 
