@@ -27,6 +27,7 @@
 //!   with it on AVX-512, AVX2 or plain arrays with the same bits ([`Level`]), on the threads of a
 //!   [`Pool`].
 //! - [`mod@quantize`] makes files of fewer bits by llama.cpp's recipes.
+//! - [`folder`] writes files that appear whole or not at all, in folders that stay below a size.
 //! - `candle` (feature `candle`, on by default) is the only module that knows candle.
 //!
 //! Nothing here knows what a model is: names of tensors and keys mean nothing to this crate.
@@ -60,6 +61,7 @@
 #[cfg(feature = "candle")]
 pub mod candle;
 pub mod error;
+pub mod folder;
 pub mod format;
 mod ggml_type;
 pub mod gguf;
