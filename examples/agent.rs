@@ -115,6 +115,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
     }
     let options = LoadOptions {
         context: args.ctx,
+        progress: Some(engine::loading()),
         ..LoadOptions::default()
     };
     let session = converge_core::load(&path, &options)?;

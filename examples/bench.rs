@@ -111,6 +111,8 @@ fn run(args: &Args) -> anyhow::Result<()> {
 
     let gguf = engine::open(args.model.name())?;
     let mut decoder = args.engine.decoder(&gguf, needed)?;
+    // A first run that writes packed weights to disk is not what is to be measured.
+    decoder.settle();
     ensure!(
         decoder.context() >= needed,
         "--depth {} and {longest} tokens are more than the context of {}",

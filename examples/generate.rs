@@ -223,6 +223,10 @@ fn run(args: &Args) -> anyhow::Result<()> {
         writeln!(out)?;
         eprintln!("{}", summary(&generation, load_seconds));
     }
+    if generation.stop != StopReason::Cancelled {
+        // What is kept for the next run is written after the answer, not before it.
+        session.settle();
+    }
     // Half of what was asked for is none of it.
     let is_whole = !matches!(held, Held::Nothing | Held::Tools(_));
     match generation.stop {

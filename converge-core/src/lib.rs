@@ -66,7 +66,7 @@ pub mod sample;
 pub mod tokenizer;
 
 pub use error::{CoreError, Result};
-pub use load::{Backend, LoadOptions, load};
+pub use load::{Backend, LoadOptions, Progress, load};
 
 /// A token of the model's vocabulary: an index into `tokenizer.ggml.tokens`.
 pub type TokenId = u32;

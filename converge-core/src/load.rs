@@ -1,8 +1,8 @@
 //! From a file to a session in one call.
 
-use std::{num::NonZeroUsize, path::Path, sync::Arc};
+use std::{fmt, num::NonZeroUsize, path::Path, sync::Arc};
 
-use converge_quant::{Gguf, kernels::KvType};
+use converge_quant::{Gguf, PackedStore, kernels::KvType};
 
 #[cfg(feature = "candle")]
 use crate::backend::candle::{AdaptedDecoder, CandleModel, CandleOptions, WeightMode};
@@ -10,7 +10,7 @@ use crate::{
     CoreError, Result,
     backend::cpu::{CpuModel, CpuOptions},
     chat::ChatTemplate,
-    generate::Session,
+    generate::{Cancel, Session},
     model::Decoder,
     tokenizer::Tokenizer,
 };
@@ -46,18 +46,55 @@ pub struct LoadOptions {
     /// How the KV cache stores its numbers: in half precision, or in little more than half of that
     /// memory with some loss. Of the CPU engine only.
     pub kv: KvType,
+    /// Whether each thread but the caller's keeps to a core of its own
+    /// ([`Pool::pinned`](converge_quant::Pool::pinned)). Of the CPU engine only.
+    pub pin: bool,
+    /// Where packed weights are kept, so that the model need not be packed again the next time:
+    /// about as many bytes as its file. `None` keeps none. Of the CPU engine only.
+    pub packed: Option<PackedStore>,
+    /// Is told how much of the model is loaded. Of the CPU engine only.
+    pub progress: Option<Progress>,
+    /// Ends the loading. Of the CPU engine only.
+    pub cancel: Cancel,
     /// The engine.
     pub backend: Backend,
 }
 
+/// What is told how much of a model is loaded: bytes of its tensors, and how many there are.
+///
+/// It is called by the thread that loads, after every 32 MB and every matrix, and should be quick.
+#[derive(Clone)]
+pub struct Progress(Arc<dyn Fn(u64, u64) + Send + Sync>);
+
+impl Progress {
+    /// Calls `tell` with the bytes done and the bytes in all.
+    pub fn new(tell: impl Fn(u64, u64) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(tell))
+    }
+
+    pub(crate) fn tell(&self, done: u64, total: u64) {
+        (self.0)(done, total);
+    }
+}
+
+impl fmt::Debug for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Progress").finish_non_exhaustive()
+    }
+}
+
 impl Default for LoadOptions {
-    /// 4096 positions, on all cores of the CPU.
+    /// 4096 positions, on all cores of the CPU; nothing kept on disk.
     fn default() -> Self {
         Self {
             context: 4096,
             threads: None,
             cache_bytes: None,
             kv: KvType::F16,
+            pin: false,
+            packed: None,
+            progress: None,
+            cancel: Cancel::new(),
             backend: Backend::default(),
         }
     }
@@ -83,7 +120,7 @@ impl LoadOptions {
     /// # Errors
     /// The model's for what is not supported;
     /// [`ModelParameter`](CoreError::ModelParameter) for a context that the model does not have, or a
-    /// KV cache that the engine does not have.
+    /// KV cache that the engine does not have; [`Cancelled`](CoreError::Cancelled).
     pub fn decoder(&self, gguf: &Gguf) -> Result<Box<dyn Decoder>> {
         #[cfg(feature = "candle")]
         if AdaptedDecoder::trained_context(gguf)?.is_some() {
@@ -99,6 +136,10 @@ impl LoadOptions {
                     level: None,
                     cache_bytes: self.cache_bytes,
                     kv: self.kv,
+                    pin: self.pin,
+                    packed: self.packed.clone(),
+                    progress: self.progress.clone(),
+                    cancel: self.cancel.clone(),
                 };
                 Box::new(CpuModel::load(gguf, &options)?.decoder())
             }
@@ -132,7 +173,7 @@ impl LoadOptions {
 /// The reader's for a file that is missing, truncated or malformed; the tokenizer's, the chat
 /// template's and the model's for what is not supported;
 /// [`ModelParameter`](CoreError::ModelParameter) for a context that the model does not have, or a
-/// vocabulary larger than the model's embedding.
+/// vocabulary larger than the model's embedding; [`Cancelled`](CoreError::Cancelled).
 pub fn load(path: &Path, options: &LoadOptions) -> Result<Session> {
     let gguf = Gguf::open(path)?;
     // What is small and may be refused comes before the weights.

@@ -252,6 +252,15 @@ pub enum QuantError {
         level: Level,
     },
 
+    /// Threads cannot be kept on cores of their own.
+    #[error("{threads} threads cannot each have a core of their own: {source}")]
+    Pin {
+        /// Threads asked for.
+        threads: usize,
+        /// What is in the way.
+        source: std::io::Error,
+    },
+
     /// Heads that attention cannot have.
     #[error(
         "{heads} query heads, {kv_heads} of keys and values, {size} elements each: none may be 0, \

@@ -25,8 +25,10 @@
 //!   encodes most of them by llama.cpp's searches.
 //! - [`Packed`] holds a matrix as tiles of sixteen rows, one row to a lane; [`kernels`] multiply
 //!   with it on AVX-512, AVX2 or plain arrays with the same bits ([`Level`]), on the threads of a
-//!   [`Pool`].
+//!   [`Pool`]. [`Matrices`] loads those of a file, from a [`PackedStore`] where they were packed
+//!   before.
 //! - [`mod@quantize`] makes files of fewer bits by llama.cpp's recipes.
+//! - [`folder`] writes files that appear whole or not at all, in folders that stay below a size.
 //! - `candle` (feature `candle`, on by default) is the only module that knows candle.
 //!
 //! Nothing here knows what a model is: names of tensors and keys mean nothing to this crate.
@@ -59,7 +61,9 @@
 
 #[cfg(feature = "candle")]
 pub mod candle;
+mod cores;
 pub mod error;
+pub mod folder;
 pub mod format;
 mod ggml_type;
 pub mod gguf;
@@ -74,6 +78,6 @@ mod threads;
 pub use error::{QuantError, Result};
 pub use ggml_type::GgmlType;
 pub use gguf::{Gguf, Limits, Metadata, TensorInfo};
-pub use packed::Packed;
+pub use packed::{Matrices, Packed, PackedEntry, PackedMode, PackedStore, PackedWriting};
 pub use simd::Level;
 pub use threads::Pool;

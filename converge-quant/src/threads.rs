@@ -10,13 +10,17 @@
 
 use std::{
     cell::Cell,
+    io,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        mpsc,
     },
     thread::{self, JoinHandle},
 };
+
+use crate::{QuantError, Result, cores};
 
 /// Rounds of waiting before a thread sleeps; about fifty microseconds.
 const SPINS: u32 = 20_000;
@@ -72,6 +76,39 @@ impl Pool {
     /// Where the system gives fewer threads, the pool has those.
     #[must_use]
     pub fn new(threads: usize) -> Self {
+        Self::with(threads, |_| || ())
+    }
+
+    /// [`new`](Self::new) whose threads each keep to a core of their own, as long as the pool lives:
+    /// for machines where the system moves threads about. The cores are the first ones that the
+    /// process may use, but for the very first.
+    ///
+    /// The caller's thread is not the pool's to pin: it belongs to the program, may be another one
+    /// at each call, and would stay pinned when the pool is gone. It stays free, and the system
+    /// leaves it the core that no worker holds.
+    ///
+    /// # Errors
+    /// [`QuantError::Pin`] where there are fewer cores than threads, and on systems other than Linux.
+    pub fn pinned(threads: usize) -> Result<Self> {
+        let failed = |source| QuantError::Pin { threads, source };
+        let cores = cores::allowed().map_err(failed)?;
+        if cores.len() < threads.min(MOST) {
+            let few = format!("there are {} cores", cores.len());
+            return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, few)));
+        }
+        let (tell, told) = mpsc::channel();
+        let pool = Self::with(threads, |i| {
+            let (core, tell) = (cores.get(i).copied(), tell.clone());
+            // Whoever does not listen any more has failed already.
+            move || drop(tell.send(core.map_or(Ok(()), cores::pin)))
+        });
+        drop(tell);
+        told.iter().collect::<io::Result<()>>().map_err(failed)?;
+        Ok(pool)
+    }
+
+    /// Worker `i`, from 1 on, begins with `begin(i)`.
+    fn with<F: FnOnce() + Send + 'static>(threads: usize, begin: impl Fn(usize) -> F) -> Self {
         let shared = Arc::new(Shared {
             epoch: AtomicUsize::new(0),
             task: Mutex::new(None),
@@ -88,7 +125,12 @@ impl Pool {
                 let shared = Arc::clone(&shared);
                 let name = format!("converge-{i}");
                 let builder = thread::Builder::new().name(name);
-                builder.spawn(move || shared.work(i)).ok()
+                let begin = begin(i);
+                let work = move || {
+                    begin();
+                    shared.work(i);
+                };
+                builder.spawn(work).ok()
             })
             .collect();
         Self {
@@ -405,6 +447,34 @@ mod tests {
             });
         }
         assert_eq!(count.load(Ordering::Relaxed), 200);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn pinned_workers_keep_to_their_cores_and_the_caller_is_free() {
+        let before = cores::allowed().unwrap();
+        let threads = before.len().min(3);
+        let pool = Pool::pinned(threads).unwrap();
+        assert_eq!(pool.threads(), threads);
+        let caller = thread::current().id();
+        for _ in 0..20 {
+            pool.run(64, &|_| {
+                let mine = cores::allowed().unwrap();
+                if thread::current().id() == caller {
+                    assert_eq!(mine, before);
+                } else {
+                    assert_eq!(mine.len(), 1);
+                    assert!(before[1..].contains(&mine[0]));
+                }
+            });
+        }
+        drop(pool);
+        assert_eq!(cores::allowed().unwrap(), before);
+        assert!(matches!(
+            Pool::pinned(before.len() + 1),
+            Err(QuantError::Pin { .. })
+        ));
+        assert_eq!(Pool::pinned(1).unwrap().threads(), 1);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The options that every program with a model has, and the way from them to a model that runs.
 
 mod advice;
+mod loading;
 
 use std::num::NonZeroUsize;
 
@@ -12,15 +13,16 @@ use converge_core::{
     backend::candle::{AdaptedDecoder, WeightMode},
     chat::Fallback,
     constrain::ConstrainError,
-    generate::{Session, StopReason},
+    generate::{Cancel, Session, StopReason},
     hub,
     model::{Decoder, DecoderSpec},
 };
-use converge_quant::{Gguf, QuantError, gguf::Fault, kernels::KvType};
+use converge_quant::{Gguf, PackedMode, PackedStore, QuantError, gguf::Fault, kernels::KvType};
 
 use crate::models;
 
 pub use advice::with_advice;
+pub use loading::loading;
 
 /// Positions of the context where neither `--ctx` nor the model asks for fewer.
 pub const DEFAULT_CONTEXT: usize = 4096;
@@ -77,6 +79,27 @@ pub struct EngineArgs {
     /// Compute with dequantized weights: 4 bytes a weight, slower, by candle
     #[arg(long, conflicts_with = "backend")]
     pub f32: bool,
+    /// Keep packed weights on disk, as many bytes as the model, for the next start: in
+    /// ~/.cache/converge/packed, or the folder that CONVERGE_PACKED names. `cache packed` lists and
+    /// removes them
+    #[arg(long, value_enum, default_value_t, value_name = "HOW")]
+    pub packed: Packed,
+    /// Keep each thread but the first on a core of its own
+    #[arg(long)]
+    pub pin: bool,
+}
+
+/// What is done with packed weights.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Packed {
+    /// Nothing is kept: a model is packed when it is loaded.
+    #[default]
+    Off,
+    /// Read into memory, checked.
+    Read,
+    /// Mapped: a fast start, and processes share one copy. Hazard: the process is killed when
+    /// another one cuts the file short.
+    Map,
 }
 
 /// The engines there are.
@@ -165,6 +188,7 @@ impl EngineArgs {
     }
 
     fn options(&self, gguf: &Gguf, wanted: usize) -> anyhow::Result<LoadOptions> {
+        let packed = |mode| hub::packed_dir().map(|folder| PackedStore::new(&folder, mode));
         Ok(LoadOptions {
             context: self.context(gguf, wanted)?,
             threads: self.threads,
@@ -173,6 +197,14 @@ impl EngineArgs {
                 Kv::F16 => KvType::F16,
                 Kv::Q8 => KvType::Q8_0,
             },
+            pin: self.pin,
+            packed: match self.packed {
+                Packed::Off => None,
+                Packed::Read => Some(packed(PackedMode::Read)?),
+                Packed::Map => Some(packed(PackedMode::Map)?),
+            },
+            progress: Some(loading()),
+            cancel: Cancel::new(),
             backend: self.backend()?,
         })
     }

@@ -106,6 +106,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         for &branches in &args.branches {
             ensure!(branches > 0, "--branches 0: there must be a conversation");
             let session = session_args.session(&gguf)?;
+            session.settle();
             let mut ours: Box<dyn Generate> = match args.speculate {
                 false => Box::new(session),
                 true => {

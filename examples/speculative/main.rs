@@ -105,6 +105,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
     let suites = suites(args)?;
     let gguf = engine::open(&args.model)?;
     let session = args.engine.session(&gguf)?;
+    session.settle();
     if !session.exact() {
         eprintln!("[this engine is not exact: the two texts may differ]");
     }
@@ -175,6 +176,7 @@ fn model_drafter(args: &Args, target: &Tokenizer) -> anyhow::Result<ModelDrafter
     let gguf = engine::open(&args.draft)?;
     let tokenizer = Tokenizer::from_gguf(gguf.metadata())?;
     let decoder = args.engine.decoder(&gguf, engine::DEFAULT_CONTEXT)?;
+    decoder.settle();
     let drafter = ModelDrafter::new(decoder, tokenizer, target);
     let drafter = drafter.context("give another --draft, or `--draft none`")?;
     Ok(drafter.with_frequent(args.frequent))

@@ -28,9 +28,10 @@ use converge_quant::kernels::{KvPage, PAGE};
 
 pub use arena::Arena;
 use arena::Page;
+pub use converge_quant::folder::Entry as StoreEntry;
 pub(crate) use prefix::{PrefixIndex, common};
 pub use snapshot::{SnapshotError, Transcript};
-pub use store::{Store, StoreEntry};
+pub use store::Store;
 
 use crate::{CoreError, Result};
 

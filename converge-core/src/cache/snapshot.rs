@@ -11,14 +11,17 @@
 //! it holds private text. Nothing of it is believed before its checksum is right.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io::{self, Read, Seek as _, SeekFrom, Write},
     path::{Path, PathBuf},
     sync::Arc,
     thread,
 };
 
-use converge_quant::kernels::{KvPage, PAGE};
+use converge_quant::{
+    folder::NewFile,
+    kernels::{KvPage, PAGE},
+};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
@@ -131,19 +134,14 @@ impl KvCache {
     /// # Errors
     /// [`SnapshotError::Io`]; what was there then still is.
     pub(crate) fn save(&self, path: &Path, transcript: &Transcript) -> Result<()> {
-        let at = At(path);
-        let beside = beside(path);
-        let written = self
-            .write_to(&beside, transcript)
-            .and_then(|()| fs::rename(&beside, path));
-        if written.is_err() {
-            // Of no use to anybody; the error is what counts.
-            let _ = fs::remove_file(&beside);
-        }
-        written.map_err(|source| at.io(source))
+        let written = NewFile::private(path).and_then(|new| {
+            self.write_to(new.file(), transcript)?;
+            new.finish()
+        });
+        written.map_err(|source| At(path).io(source))
     }
 
-    fn write_to(&self, path: &Path, transcript: &Transcript) -> io::Result<()> {
+    fn write_to(&self, mut file: &File, transcript: &Transcript) -> io::Result<()> {
         let header = Header {
             model: hex(self.arena.model()),
             layers: self.layers.len(),
@@ -160,7 +158,6 @@ impl KvCache {
         if length > LONGEST_HEADER {
             return Err(io::Error::other("too many tokens for a snapshot"));
         }
-        let mut file = private(path)?;
         file.write_all(MAGIC)?;
         file.write_all(&VERSION.to_le_bytes())?;
         file.write_all(&length.to_le_bytes())?;
@@ -176,7 +173,7 @@ impl KvCache {
             }
             file.write_all(&digest.finalize())?;
         }
-        file.sync_all()
+        Ok(())
     }
 
     /// Reads a sequence from a file. Its pages count as any others.
@@ -341,22 +338,6 @@ fn read_layers(
         }
     }
     Ok(())
-}
-
-/// A name for a file that is not whole yet.
-fn beside(path: &Path) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.part", std::process::id()));
-    path.with_file_name(name)
-}
-
-/// A new file that only its owner can read.
-fn private(path: &Path) -> io::Result<File> {
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)
 }
 
 pub(super) fn hex(bytes: &[u8]) -> String {

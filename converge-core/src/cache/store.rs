@@ -1,12 +1,14 @@
 //! A folder of snapshots: beginnings of prompts that outlive the process.
 
 use std::{
-    fs, io,
     path::{Path, PathBuf},
     sync::Arc,
-    time::SystemTime,
 };
 
+use converge_quant::{
+    QuantError,
+    folder::{Entry, Folder},
+};
 use sha2::{Digest as _, Sha256};
 
 use super::{
@@ -25,19 +27,7 @@ const ENDING: &str = "kv";
 /// removes it.
 #[derive(Clone, Debug)]
 pub struct Store {
-    folder: PathBuf,
-    limit: u64,
-}
-
-/// A file of a [`Store`].
-#[derive(Clone, Debug)]
-pub struct StoreEntry {
-    /// The file.
-    pub path: PathBuf,
-    /// Its size.
-    pub bytes: u64,
-    /// When it was written or last used.
-    pub used: SystemTime,
+    folder: Folder,
 }
 
 impl Store {
@@ -47,39 +37,17 @@ impl Store {
     /// # Errors
     /// [`SnapshotError::Io`] where the folder cannot be made.
     pub fn new(folder: &Path, limit: u64) -> Result<Self> {
-        let mut builder = fs::DirBuilder::new();
-        builder.recursive(true);
-        #[cfg(unix)]
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        let folder = folder.to_owned();
-        builder.create(&folder).map_err(|e| io_error(&folder, e))?;
-        Ok(Self { folder, limit })
+        let folder = Folder::new(folder, ENDING, limit);
+        folder.make().map_err(io_error)?;
+        Ok(Self { folder })
     }
 
     /// What is there, the most recently used first.
     ///
     /// # Errors
     /// [`SnapshotError::Io`].
-    pub fn entries(&self) -> Result<Vec<StoreEntry>> {
-        let io = |e| io_error(&self.folder, e);
-        let mut entries = Vec::new();
-        for entry in fs::read_dir(&self.folder).map_err(io)? {
-            let path = entry.map_err(io)?.path();
-            if path.extension().is_none_or(|ending| ending != ENDING) {
-                continue;
-            }
-            // Another process may have removed it.
-            let Ok(metadata) = fs::metadata(&path) else {
-                continue;
-            };
-            entries.push(StoreEntry {
-                path,
-                bytes: metadata.len(),
-                used: metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH),
-            });
-        }
-        entries.sort_by(|a, b| b.used.cmp(&a.used).then_with(|| a.path.cmp(&b.path)));
-        Ok(entries)
+    pub fn entries(&self) -> Result<Vec<Entry>> {
+        self.folder.entries().map_err(io_error)
     }
 
     /// Removes every file; says how many there were.
@@ -87,11 +55,7 @@ impl Store {
     /// # Errors
     /// [`SnapshotError::Io`] for the first that cannot be removed.
     pub fn purge(&self) -> Result<usize> {
-        let entries = self.entries()?;
-        for entry in &entries {
-            fs::remove_file(&entry.path).map_err(|e| io_error(&entry.path, e))?;
-        }
-        Ok(entries.len())
+        self.folder.purge().map_err(io_error)
     }
 
     /// Keeps a sequence; one with the same tokens is replaced.
@@ -103,20 +67,13 @@ impl Store {
         }
         let mut name = hex(&hash.finalize());
         name.truncate(32);
-        let path = self.folder.join(name).with_extension(ENDING);
+        let path = self.folder.file(&name);
         let transcript = Transcript {
             tokens: tokens.to_vec(),
             ..Transcript::default()
         };
         cache.save(&path, &transcript)?;
-        let mut total = 0u64;
-        for entry in self.entries()? {
-            total = total.saturating_add(entry.bytes);
-            if total > self.limit {
-                fs::remove_file(&entry.path).map_err(|e| io_error(&entry.path, e))?;
-            }
-        }
-        Ok(())
+        self.folder.trim().map_err(io_error)
     }
 
     /// The file whose cache has the most tokens in common with the beginning of `prompt`, and how
@@ -128,11 +85,11 @@ impl Store {
         let entries = match self.entries() {
             Ok(entries) => entries,
             Err(error) => {
-                warn(&self.folder, &error);
+                warn(self.folder.path(), &error);
                 return None;
             }
         };
-        let length = |entry: StoreEntry| match peek(arena, &entry.path) {
+        let length = |entry: Entry| match peek(arena, &entry.path) {
             Ok(Some((transcript, held))) => {
                 let same = common(&transcript.tokens, prompt).min(held);
                 Some((same, entry.path))
@@ -154,8 +111,7 @@ impl Store {
     pub(crate) fn open(arena: &Arc<Arena>, path: &Path) -> Option<KvCache> {
         match KvCache::open(arena, path) {
             Ok((cache, _)) => {
-                // Only the order in which files go depends on it.
-                let _ = fs::File::open(path).and_then(|f| f.set_modified(SystemTime::now()));
+                Folder::touch(path);
                 Some(cache)
             }
             Err(error) => {
@@ -166,10 +122,10 @@ impl Store {
     }
 }
 
-fn io_error(path: &Path, source: io::Error) -> CoreError {
-    SnapshotError::Io {
-        path: path.to_owned(),
-        source,
+/// What goes wrong in the folder is told as of a snapshot.
+fn io_error(error: QuantError) -> CoreError {
+    match error {
+        QuantError::Io { path, source } => SnapshotError::Io { path, source }.into(),
+        other => other.into(),
     }
-    .into()
 }

@@ -218,6 +218,13 @@ impl Session {
         }
     }
 
+    /// Returns when nothing is done in the background any more for later runs: packed weights that a
+    /// first run writes to disk ([`LoadOptions::packed`](crate::LoadOptions::packed)). The last session
+    /// of a model ends that unfinished where it is dropped before.
+    pub fn settle(&self) {
+        self.decoder.settle();
+    }
+
     /// The KV cache: its pages, and what all caches of the model take together. `None` for a backend
     /// without pages.
     pub fn cache(&self) -> Option<&KvCache> {

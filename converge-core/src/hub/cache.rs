@@ -9,6 +9,9 @@ use super::{Entry, HubError, catalogue, find};
 /// The environment variable that names the cache directory.
 pub const CACHE_VARIABLE: &str = "CONVERGE_MODELS";
 
+/// The environment variable that names the folder of packed weights.
+pub const PACKED_VARIABLE: &str = "CONVERGE_PACKED";
+
 /// A model that lies on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -28,10 +31,25 @@ pub struct Resolved {
 /// # Errors
 /// [`HubError::NoCacheDir`] where nothing names a directory.
 pub fn cache_dir() -> Result<PathBuf, HubError> {
-    cache_dir_from(|variable| std::env::var_os(variable), std::env::home_dir())
+    dir_from(CACHE_VARIABLE, "models", environment, std::env::home_dir())
 }
 
-pub(super) fn cache_dir_from(
+/// The folder for packed weights ([`PackedStore`](converge_quant::PackedStore)), found as
+/// [`cache_dir`] is: `CONVERGE_PACKED`, else `converge/packed` beside the models.
+///
+/// # Errors
+/// [`HubError::NoCacheDir`] where nothing names a directory.
+pub fn packed_dir() -> Result<PathBuf, HubError> {
+    dir_from(PACKED_VARIABLE, "packed", environment, std::env::home_dir())
+}
+
+fn environment(variable: &str) -> Option<OsString> {
+    std::env::var_os(variable)
+}
+
+pub(super) fn dir_from(
+    named_by: &'static str,
+    folder: &str,
     variable: impl Fn(&str) -> Option<OsString>,
     home: Option<PathBuf>,
 ) -> Result<PathBuf, HubError> {
@@ -40,7 +58,7 @@ pub(super) fn cache_dir_from(
             .filter(|value| !value.is_empty())
             .map(PathBuf::from)
     };
-    if let Some(dir) = set(CACHE_VARIABLE) {
+    if let Some(dir) = set(named_by) {
         return Ok(dir);
     }
     set("XDG_CACHE_HOME")
@@ -49,10 +67,8 @@ pub(super) fn cache_dir_from(
             home.filter(|dir| !dir.as_os_str().is_empty())
                 .map(|dir| dir.join(".cache"))
         })
-        .map(|dir| dir.join("converge").join("models"))
-        .ok_or(HubError::NoCacheDir {
-            variable: CACHE_VARIABLE,
-        })
+        .map(|dir| dir.join("converge").join(folder))
+        .ok_or(HubError::NoCacheDir { variable: named_by })
 }
 
 /// Finds a model by its name in the catalogue or by a path.

@@ -9,7 +9,9 @@ mod catalogue;
 mod error;
 mod verify;
 
-pub use cache::{CACHE_VARIABLE, Resolved, cache_dir, resolve, resolve_in};
+pub use cache::{
+    CACHE_VARIABLE, PACKED_VARIABLE, Resolved, cache_dir, packed_dir, resolve, resolve_in,
+};
 pub use catalogue::{Entry, File, Package, Upstream, catalogue, find};
 pub use error::HubError;
 pub use verify::{sha256, verify};

@@ -1,8 +1,8 @@
 use std::{ffi::OsString, fs, path::PathBuf};
 
-use super::{cache::cache_dir_from, *};
+use super::{cache::dir_from, *};
 
-fn env(set: &[(&str, &str)]) -> impl Fn(&str) -> Option<OsString> {
+fn env(set: &[(&str, &str)]) -> impl Fn(&str) -> Option<OsString> + use<> {
     let set: Vec<(String, OsString)> = set
         .iter()
         .map(|(k, v)| ((*k).to_owned(), OsString::from(v)))
@@ -56,6 +56,7 @@ fn the_catalogue_is_well_formed() {
 #[test]
 fn the_cache_directory_follows_the_variables_in_order() {
     let home = || Some(PathBuf::from("/home/someone"));
+    let cache_dir_from = |env, home| dir_from(CACHE_VARIABLE, "models", env, home);
     let all = [(CACHE_VARIABLE, "models"), ("XDG_CACHE_HOME", "/cache")];
     assert_eq!(
         cache_dir_from(env(&all), home()).unwrap(),

@@ -141,6 +141,10 @@ pub trait Decoder: Send {
         None
     }
 
+    /// Returns when nothing is done in the background any more for later runs, such as packed weights
+    /// being written to disk. A model that is dropped ends that unfinished.
+    fn settle(&self) {}
+
     /// Runs the tokens of several sequences in one pass over the weights, whatever this decoder's own
     /// cache holds. Each sequence gets the logits that it would get alone.
     ///

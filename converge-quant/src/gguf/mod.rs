@@ -183,6 +183,10 @@ impl Gguf {
         self.sources.iter().map(Source::path)
     }
 
+    pub(crate) fn sources(&self) -> &[Source] {
+        &self.sources
+    }
+
     /// The descriptions alone; the file is closed.
     fn into_tensors(self) -> Vec<TensorInfo> {
         self.tensors

@@ -3,15 +3,20 @@
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use crate::error::{QuantError, Result};
 
-/// An open regular file and its length at opening.
+/// Bytes read at a time where they are only looked at.
+const PIECE: u64 = 1 << 20;
+
+/// An open regular file, its length and its time at opening.
 #[derive(Debug)]
 pub(crate) struct Source {
     path: PathBuf,
     file: File,
     len: u64,
+    modified: SystemTime,
 }
 
 impl Source {
@@ -29,11 +34,12 @@ impl Source {
             });
         }
         let file = File::open(path).map_err(io_error)?;
-        let len = file.metadata().map_err(io_error)?.len();
+        let metadata = file.metadata().map_err(io_error)?;
         Ok(Self {
             path: path.to_owned(),
             file,
-            len,
+            len: metadata.len(),
+            modified: metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH),
         })
     }
 
@@ -44,6 +50,31 @@ impl Source {
     /// Bytes in the file when it was opened.
     pub(crate) fn len(&self) -> u64 {
         self.len
+    }
+
+    /// When it was last changed, when it was opened; long ago where the system does not know.
+    pub(crate) fn modified(&self) -> SystemTime {
+        self.modified
+    }
+
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Hands the first `bytes` bytes to `each`, a megabyte at a time; `false` where it stopped them.
+    pub(crate) fn pieces(&self, bytes: u64, each: &mut dyn FnMut(&[u8]) -> bool) -> Result<bool> {
+        let mut buffer = vec![0; PIECE.min(bytes) as usize];
+        let mut at = 0;
+        while at < bytes {
+            let piece = buffer.len().min((bytes - at) as usize);
+            let piece = &mut buffer[..piece];
+            self.read_exact_at(piece, at)?;
+            if !each(piece) {
+                return Ok(false);
+            }
+            at += piece.len() as u64;
+        }
+        Ok(true)
     }
 
     /// Fills `buf` from `offset` on.

@@ -11,13 +11,14 @@
 //! is dropped before that, because of an error, a full disk or a change of mind, takes its partial
 //! file with it.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, ErrorKind, Write as _};
+use std::fs::File;
+use std::io::{self, BufWriter, Write as _};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::thread::{self, JoinHandle};
 
 use crate::error::{QuantError, Result};
+use crate::folder::NewFile;
 use crate::ggml_type::GgmlType;
 
 use super::header::{self, MAGIC};
@@ -109,7 +110,7 @@ impl From<&TensorInfo> for TensorSpec {
 #[derive(Debug)]
 pub struct Writer {
     to: PathBuf,
-    partial: Partial,
+    new: NewFile,
     out: BufWriter<File>,
     tensors: Vec<TensorInfo>,
     /// The tensor whose bytes come next.
@@ -158,22 +159,27 @@ impl Writer {
             (head.len() as u64).next_multiple_of(alignment.min(Limits::default().alignment));
         head.resize(usize::try_from(start).unwrap_or(head.len()), 0);
 
-        let (partial, file) = Partial::create(to)?;
+        if to.file_name().is_none() || to.is_dir() {
+            return Err(QuantError::NotAFile {
+                path: to.to_owned(),
+            });
+        }
         let needed = start.saturating_add(end);
         let failed = |source| QuantError::Write {
             path: to.to_owned(),
             needed,
             source,
         };
-        let mut out = BufWriter::new(file);
+        let new = NewFile::create(to).map_err(failed)?;
+        let mut out = BufWriter::new(new.file().try_clone().map_err(failed)?);
         out.write_all(&head).map_err(failed)?;
         out.flush().map_err(failed)?;
         // The reader is the judge of the header; it asks for the room of the tensors, too.
         out.get_ref().set_len(needed).map_err(failed)?;
-        let written = Gguf::open(&partial.path).map_err(|error| error.at_path(to))?;
+        let written = Gguf::open(new.partial()).map_err(|error| error.at_path(to))?;
         Ok(Self {
             to: to.to_owned(),
-            partial,
+            new,
             out,
             tensors: written.into_tensors(),
             current: 0,
@@ -241,15 +247,17 @@ impl Writer {
                 found: 0,
             });
         }
+        let (to, needed) = (self.to.clone(), self.file_bytes());
         let done = self
             .out
             .flush()
             .and_then(|()| self.syncing.wait())
-            .and_then(|()| self.out.get_ref().sync_all())
-            .and_then(|()| fs::rename(&self.partial.path, &self.to));
-        done.map_err(|source| self.failed(source))?;
-        self.partial.keep = true;
-        Ok(())
+            .and_then(|()| self.new.finish());
+        done.map_err(|source| QuantError::Write {
+            path: to,
+            needed,
+            source,
+        })
     }
 
     fn failed(&self, source: io::Error) -> QuantError {
@@ -340,55 +348,6 @@ impl Syncing {
         match self.thread.take() {
             Some(thread) => thread.join().unwrap_or_else(panicked),
             None => Ok(()),
-        }
-    }
-}
-
-/// A file under another name until it is complete.
-#[derive(Debug)]
-struct Partial {
-    path: PathBuf,
-    keep: bool,
-}
-
-impl Partial {
-    /// A new file beside `to`.
-    fn create(to: &Path) -> Result<(Self, File)> {
-        let failed = |source| QuantError::Write {
-            path: to.to_owned(),
-            needed: 0,
-            source,
-        };
-        let name = to.file_name().ok_or_else(|| QuantError::NotAFile {
-            path: to.to_owned(),
-        })?;
-        if to.is_dir() {
-            return Err(QuantError::NotAFile {
-                path: to.to_owned(),
-            });
-        }
-        let mut count = 0u32;
-        loop {
-            let mut name = name.to_owned();
-            name.push(format!(".{}-{count}.partial", std::process::id()));
-            let path = to.with_file_name(name);
-            match OpenOptions::new().write(true).create_new(true).open(&path) {
-                Ok(file) => return Ok((Self { path, keep: false }, file)),
-                // Left by a process of the same number that was killed, or one of this process.
-                Err(error) if error.kind() == ErrorKind::AlreadyExists && count < 1000 => {
-                    count += 1
-                }
-                Err(error) => return Err(failed(error)),
-            }
-        }
-    }
-}
-
-impl Drop for Partial {
-    fn drop(&mut self) {
-        if !self.keep {
-            // Nobody is left to tell.
-            let _ = fs::remove_file(&self.path);
         }
     }
 }

@@ -16,19 +16,41 @@
 //! file's blocks: reading them is what decoding a token costs.
 
 mod aligned;
+mod file;
 mod float;
+mod held;
 mod k_quants;
+mod key;
 mod legacy;
+mod matrices;
+mod store;
+#[cfg(test)]
+mod store_tests;
 pub(crate) mod tile;
+mod writing;
 
-use std::ops::Range;
+use std::{
+    ops::{ControlFlow, Range},
+    sync::Arc,
+};
 
 use rayon::prelude::*;
 
 use crate::{GgmlType, Gguf, QuantError, Result, TensorInfo, simd::LANES};
 pub(crate) use aligned::Aligned;
+use held::Held;
+pub use matrices::Matrices;
+pub use store::{PackedEntry, PackedMode, PackedStore};
 use tile::Flat;
 pub(crate) use tile::{Block, TileFormat, Unpacked, VECTOR, Visitor};
+pub use writing::PackedWriting;
+
+/// Version of what tiles look like in memory, of all types together. Files of packed weights have
+/// it: who changes what [`Packed::from_bytes`] makes of a type raises it.
+const LAYOUT: u32 = 1;
+
+/// Bytes after which loading says how far it is.
+const STEP: usize = 32 << 20;
 
 /// Rows of a tile.
 pub(crate) const ROWS: usize = LANES;
@@ -37,14 +59,15 @@ pub(crate) const ROWS: usize = LANES;
 pub(crate) const BLOCK: usize = 32;
 
 /// A matrix in tiles: `rows × cols`, any type that [`format::decode`](crate::format::decode) knows
-/// but Q8_K, which no file stores weights in.
+/// but Q8_K, which no file stores weights in. Clones share the tiles.
+#[derive(Clone)]
 pub struct Packed {
     ty: GgmlType,
     rows: usize,
     cols: usize,
     /// Bytes of a tile.
     stride: usize,
-    data: Aligned,
+    held: Arc<Held>,
 }
 
 impl Packed {
@@ -57,30 +80,37 @@ impl Packed {
     /// [`QuantError::NoKernel`] for a type without kernels, [`QuantError::ForeignTensor`] where
     /// `info` is not as the file describes it, and the reader's errors.
     pub fn load(gguf: &Gguf, info: &TensorInfo, rows: Range<usize>) -> Result<Self> {
-        let ggml_type = info.ggml_type;
-        let layout = Layout::of(ggml_type).ok_or(QuantError::NoKernel { ggml_type })?;
-        // The fields of a description are public: nothing is taken for granted.
-        let row_bytes = ggml_type.bytes_of(info.cols()).unwrap_or(0);
-        let bytes = rows.len().checked_mul(row_bytes);
-        if row_bytes == 0 || bytes.is_none_or(|bytes| bytes > info.bytes) {
-            return Err(QuantError::ForeignTensor {
-                tensor: info.name.clone(),
-            });
-        }
-        let mut packed = Self::empty(ggml_type, &layout, rows.len(), info.cols());
-        let stride = packed.stride;
-        let tiles = packed.data.bytes_mut().par_chunks_mut(stride.max(1));
-        tiles
-            .enumerate()
-            .try_for_each_init(Vec::new, |buffer, (tile, to)| {
-                let first = rows.start + tile * ROWS;
+        Self::load_telling(gguf, info, rows, &mut |_| ControlFlow::Continue(()))
+    }
+
+    /// [`load`](Self::load) that tells how many bytes of the file it has packed, and that may be
+    /// stopped.
+    fn load_telling(
+        gguf: &Gguf,
+        info: &TensorInfo,
+        rows: Range<usize>,
+        tell: &mut dyn FnMut(usize) -> ControlFlow<()>,
+    ) -> Result<Self> {
+        let shape = Shape::of_tensor(info, rows.len())?;
+        let (row_bytes, stride) = (shape.row_bytes, shape.stride.max(1));
+        let mut data = Aligned::for_weights(shape.bytes());
+        let at_once = (STEP / stride).max(1);
+        for (step, tiles) in data.bytes_mut().chunks_mut(at_once * stride).enumerate() {
+            let tiles = tiles.par_chunks_mut(stride).enumerate();
+            tiles.try_for_each_init(Vec::new, |buffer, (tile, to)| {
+                let first = rows.start + (step * at_once + tile) * ROWS;
                 gguf.read_rows(info, first..rows.end.min(first + ROWS), buffer)?;
                 for (row, from) in buffer.chunks_exact(row_bytes).enumerate() {
-                    (layout.pack)(from, row, to);
+                    (shape.layout.pack)(from, row, to);
                 }
                 Ok(())
             })?;
-        Ok(packed)
+            let packed = rows.len().min((step + 1) * at_once * ROWS);
+            if tell(packed * row_bytes).is_break() {
+                return Err(QuantError::Cancelled);
+            }
+        }
+        Ok(Self::new(&shape, Held::Owned(data)))
     }
 
     /// Packs a matrix that is in memory: `rows` rows of `cols` elements of type `ty`.
@@ -88,40 +118,35 @@ impl Packed {
     /// # Errors
     /// [`QuantError::NoKernel`] for a type without kernels and [`QuantError::MatrixBytes`] where `bytes` are not so many rows of whole blocks.
     pub fn from_bytes(ty: GgmlType, rows: usize, cols: usize, bytes: &[u8]) -> Result<Self> {
-        let layout = Layout::of(ty).ok_or(QuantError::NoKernel { ggml_type: ty })?;
-        let row_bytes = ty.bytes_of(cols).filter(|bytes| *bytes > 0);
-        let Some(row_bytes) = row_bytes.filter(|&n| n.checked_mul(rows) == Some(bytes.len()))
-        else {
+        let shape = Shape::new(ty, rows, cols)?;
+        let row_bytes = shape.row_bytes;
+        if row_bytes == 0 || row_bytes.checked_mul(rows) != Some(bytes.len()) {
             return Err(QuantError::MatrixBytes {
                 ggml_type: ty,
                 rows,
                 cols,
                 found: bytes.len(),
             });
-        };
-        let mut packed = Self::empty(ty, &layout, rows, cols);
-        let stride = packed.stride.max(1);
+        }
+        let mut data = Aligned::for_weights(shape.bytes());
         let sources = bytes.chunks(row_bytes.saturating_mul(ROWS));
-        for (to, from) in packed.data.bytes_mut().chunks_mut(stride).zip(sources) {
+        let tiles = data.bytes_mut().chunks_mut(shape.stride.max(1));
+        for (to, from) in tiles.zip(sources) {
             for (row, from) in from.chunks_exact(row_bytes).enumerate() {
-                (layout.pack)(from, row, to);
+                (shape.layout.pack)(from, row, to);
             }
         }
-        Ok(packed)
+        Ok(Self::new(&shape, Held::Owned(data)))
     }
 
-    fn empty(ty: GgmlType, layout: &Layout, rows: usize, cols: usize) -> Self {
-        // Of no rows, columns may be any number.
-        let stride = match rows {
-            0 => 0,
-            _ => cols.div_ceil(layout.unit) * layout.bytes,
-        };
+    /// `held` has the bytes of this shape.
+    fn new(shape: &Shape, held: Held) -> Self {
         Self {
-            ty,
-            rows,
-            cols,
-            stride,
-            data: Aligned::for_weights(rows.div_ceil(ROWS) * stride),
+            ty: shape.ty,
+            rows: shape.rows,
+            cols: shape.cols,
+            stride: shape.stride,
+            held: Arc::new(held),
         }
     }
 
@@ -142,7 +167,7 @@ impl Packed {
 
     /// Bytes that the tiles take.
     pub fn bytes(&self) -> usize {
-        self.data.bytes().len()
+        self.held.bytes().len()
     }
 
     /// Whether products take activations as they are, in `f32`, instead of rounded to 8 bits.
@@ -155,7 +180,7 @@ impl Packed {
     }
 
     pub(crate) fn tile(&self, tile: usize) -> &[u8] {
-        &self.data.bytes()[tile * self.stride..][..self.stride]
+        &self.held.bytes()[tile * self.stride..][..self.stride]
     }
 
     /// Decodes row `row` into `out`, which has `cols` elements: an embedding's row.
@@ -195,6 +220,55 @@ impl std::fmt::Debug for Packed {
             .field("rows", &self.rows)
             .field("cols", &self.cols)
             .finish_non_exhaustive()
+    }
+}
+
+/// What a matrix takes.
+struct Shape {
+    ty: GgmlType,
+    rows: usize,
+    cols: usize,
+    /// Bytes of a row in the file; 0 where the columns are no whole blocks.
+    row_bytes: usize,
+    /// Bytes of a tile.
+    stride: usize,
+    layout: Layout,
+}
+
+impl Shape {
+    fn new(ty: GgmlType, rows: usize, cols: usize) -> Result<Self> {
+        let layout = Layout::of(ty).ok_or(QuantError::NoKernel { ggml_type: ty })?;
+        // Of no rows, columns may be any number.
+        let stride = match rows {
+            0 => 0,
+            _ => cols.div_ceil(layout.unit).saturating_mul(layout.bytes),
+        };
+        Ok(Self {
+            ty,
+            rows,
+            cols,
+            row_bytes: ty.bytes_of(cols).unwrap_or(0),
+            stride,
+            layout,
+        })
+    }
+
+    /// Of so many rows of a tensor. The fields of a description are public: nothing is taken for
+    /// granted.
+    fn of_tensor(info: &TensorInfo, rows: usize) -> Result<Self> {
+        let shape = Self::new(info.ggml_type, rows, info.cols())?;
+        let bytes = rows.checked_mul(shape.row_bytes);
+        if shape.row_bytes == 0 || bytes.is_none_or(|bytes| bytes > info.bytes) {
+            return Err(QuantError::ForeignTensor {
+                tensor: info.name.clone(),
+            });
+        }
+        Ok(shape)
+    }
+
+    /// Bytes of all tiles.
+    fn bytes(&self) -> usize {
+        self.rows.div_ceil(ROWS).saturating_mul(self.stride)
     }
 }
 

@@ -471,4 +471,8 @@ impl Decoder for CpuDecoder {
     fn another(&self) -> Option<Box<dyn Decoder>> {
         Some(Box::new(self.model.decoder()))
     }
+
+    fn settle(&self) {
+        self.model.settle();
+    }
 }

@@ -1,7 +1,7 @@
 //! Feed-forward networks: dense, and mixtures of experts.
 
 use converge_quant::{
-    Gguf, Level, Pool,
+    Level, Matrices, Pool,
     kernels::{self, Activations},
 };
 
@@ -36,11 +36,13 @@ pub(super) struct On<'a> {
 }
 
 impl FeedForwardWeights {
-    pub(super) fn load(gguf: &Gguf, network: &FeedForward) -> Result<Self> {
+    pub(super) fn load(matrices: &mut Matrices<'_>, network: &FeedForward) -> Result<Self> {
         Ok(match network {
-            FeedForward::Dense(gated) => Self::Dense(Box::new(GatedWeights::load(gguf, gated)?)),
+            FeedForward::Dense(gated) => {
+                Self::Dense(Box::new(GatedWeights::load(matrices, gated)?))
+            }
             FeedForward::Experts(experts) => {
-                Self::Experts(Box::new(ExpertWeights::load(gguf, experts)?))
+                Self::Experts(Box::new(ExpertWeights::load(matrices, experts)?))
             }
         })
     }
@@ -86,11 +88,11 @@ pub(super) struct GatedWeights {
 }
 
 impl GatedWeights {
-    fn load(gguf: &Gguf, gated: &Gated) -> Result<Self> {
+    fn load(matrices: &mut Matrices<'_>, gated: &Gated) -> Result<Self> {
         Ok(Self {
-            gate: Linear::load(gguf, &gated.gate)?,
-            up: Linear::load(gguf, &gated.up)?,
-            down: Linear::load(gguf, &gated.down)?,
+            gate: Linear::load(matrices, &gated.gate)?,
+            up: Linear::load(matrices, &gated.up)?,
+            down: Linear::load(matrices, &gated.down)?,
         })
     }
 
@@ -145,19 +147,19 @@ pub(super) struct ExpertWeights {
 }
 
 impl ExpertWeights {
-    fn load(gguf: &Gguf, experts: &Experts) -> Result<Self> {
+    fn load(matrices: &mut Matrices<'_>, experts: &Experts) -> Result<Self> {
         let shared = match &experts.shared {
             Some(shared) => Some((
-                GatedWeights::load(gguf, &shared.network)?,
-                Linear::load(gguf, &shared.gate)?,
+                GatedWeights::load(matrices, &shared.network)?,
+                Linear::load(matrices, &shared.gate)?,
             )),
             None => None,
         };
         let all = experts.experts.iter();
         Ok(Self {
-            router: Linear::load(gguf, &experts.router)?,
+            router: Linear::load(matrices, &experts.router)?,
             experts: all
-                .map(|gated| GatedWeights::load(gguf, gated))
+                .map(|gated| GatedWeights::load(matrices, gated))
                 .collect::<Result<_>>()?,
             used: experts.used,
             normalised: experts.normalised,

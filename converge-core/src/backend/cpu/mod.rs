@@ -15,19 +15,22 @@ mod decoder;
 mod feed_forward;
 #[cfg(feature = "candle")]
 #[cfg(test)]
+mod load_tests;
+#[cfg(feature = "candle")]
+#[cfg(test)]
 mod tests;
 mod weights;
 
-use std::{num::NonZeroUsize, sync::Arc};
+use std::{num::NonZeroUsize, ops::ControlFlow, sync::Arc};
 
 use converge_quant::{
-    Gguf, Level, Pool,
+    Gguf, Level, Matrices, PackedStore, PackedWriting, Pool, QuantError,
     kernels::{Heads, KvType},
 };
 
 pub use decoder::CpuDecoder;
 
-use crate::{CoreError, Result, cache::Arena, model::DecoderSpec};
+use crate::{CoreError, Progress, Result, cache::Arena, generate::Cancel, model::DecoderSpec};
 use weights::Weights;
 
 /// How to load a model.
@@ -44,10 +47,19 @@ pub struct CpuOptions {
     pub cache_bytes: Option<usize>,
     /// How the KV cache stores its numbers.
     pub kv: KvType,
+    /// Whether each thread but the caller's keeps to a core of its own ([`Pool::pinned`]).
+    pub pin: bool,
+    /// Where packed weights are kept, so that the model need not be packed again the next time:
+    /// about as many bytes as its file. `None` keeps none.
+    pub packed: Option<PackedStore>,
+    /// Is told how much of the model is loaded.
+    pub progress: Option<Progress>,
+    /// Ends the loading.
+    pub cancel: Cancel,
 }
 
 impl Default for CpuOptions {
-    /// 4096 positions, all cores, the fastest instructions.
+    /// 4096 positions, all cores, the fastest instructions; nothing kept on disk.
     fn default() -> Self {
         Self {
             context: 4096,
@@ -55,6 +67,10 @@ impl Default for CpuOptions {
             level: None,
             cache_bytes: None,
             kv: KvType::F16,
+            pin: false,
+            packed: None,
+            progress: None,
+            cancel: Cancel::new(),
         }
     }
 }
@@ -67,6 +83,8 @@ pub struct CpuModel {
 }
 
 struct Shared {
+    /// Ends before all else goes.
+    writing: Option<PackedWriting>,
     spec: DecoderSpec,
     weights: Weights,
     pool: Pool,
@@ -86,7 +104,8 @@ impl CpuModel {
     /// Those of [`DecoderSpec::from_gguf`];
     /// [`ModelParameter`](CoreError::ModelParameter) for a context of 0 or beyond the trained one;
     /// the reader's errors; [`NoKernel`](converge_quant::QuantError::NoKernel) for a type of
-    /// weights that there are no kernels for; those of [`Level::detect`] and [`Level::checked`].
+    /// weights that there are no kernels for; those of [`Level::detect`], [`Level::checked`] and
+    /// [`Pool::pinned`]; [`Cancelled`](CoreError::Cancelled).
     pub fn load(gguf: &Gguf, options: &CpuOptions) -> Result<Self> {
         let level = options.level.map_or_else(Level::detect, Level::checked)?;
         let spec = DecoderSpec::from_gguf(gguf)?;
@@ -99,7 +118,25 @@ impl CpuModel {
         }
         let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let threads = options.threads.map_or_else(cores, NonZeroUsize::get);
-        let weights = Weights::load(gguf, &spec, options.context)?;
+        let pool = match options.pin {
+            true => Pool::pinned(threads)?,
+            false => Pool::new(threads),
+        };
+        let mut tell = |done, total| {
+            if let Some(progress) = &options.progress {
+                progress.tell(done, total);
+            }
+            match options.cancel.is_cancelled() {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        };
+        let mut matrices = Matrices::new(gguf, options.packed.as_ref(), &mut tell);
+        let weights = match Weights::load(&mut matrices, &spec, options.context) {
+            Err(CoreError::Quant(QuantError::Cancelled)) => return Err(CoreError::Cancelled),
+            weights => weights?,
+        };
+        let writing = matrices.finish();
         let heads = Heads::new(spec.heads, spec.kv_heads, spec.head_size)?.stored_as(options.kv);
         let windows: Vec<_> = spec.layers.iter().map(|layer| layer.window).collect();
         let full = Arena::full(heads, &windows, options.context);
@@ -114,8 +151,9 @@ impl CpuModel {
                     windows,
                     cache_bytes,
                 )),
+                writing,
                 weights,
-                pool: Pool::new(threads),
+                pool,
                 level,
                 context: options.context,
                 spec,
@@ -136,6 +174,14 @@ impl CpuModel {
     /// Bytes that the packed weights take.
     pub fn weight_bytes(&self) -> usize {
         self.shared.weights.bytes()
+    }
+
+    /// Returns when packed weights that are being written for the next time are on the disk; at once
+    /// where none are. Without it a model that is dropped soon leaves none.
+    pub fn settle(&self) {
+        if let Some(writing) = &self.shared.writing {
+            writing.wait();
+        }
     }
 
     /// What the KV caches of all its decoders take, and may take.

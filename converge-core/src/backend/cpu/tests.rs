@@ -24,8 +24,8 @@ fn load_as(kv: KvType, tiny: &Tiny, threads: usize, level: impl Into<Option<Leve
         context: CONTEXT,
         threads: NonZeroUsize::new(threads),
         level: level.into(),
-        cache_bytes: None,
         kv,
+        ..CpuOptions::default()
     };
     CpuModel::load(&gguf, &options).unwrap()
 }

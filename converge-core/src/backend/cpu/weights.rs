@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use converge_quant::{
-    Gguf, Level, Packed, Pool, format,
+    Gguf, Level, Matrices, Packed, Pool, format,
     kernels::{self, Activations, Pairs},
 };
 use sha2::{Digest as _, Sha256};
@@ -53,7 +53,12 @@ pub(super) struct Rotary {
 }
 
 impl Weights {
-    pub(super) fn load(gguf: &Gguf, spec: &DecoderSpec, context: usize) -> Result<Self> {
+    pub(super) fn load(
+        matrices: &mut Matrices<'_>,
+        spec: &DecoderSpec,
+        context: usize,
+    ) -> Result<Self> {
+        let gguf = matrices.gguf();
         let mut tables: Vec<&Rope> = Vec::new();
         let mut rotary = Vec::new();
         let layers = spec
@@ -71,7 +76,7 @@ impl Weights {
                         }
                     }),
                 };
-                LayerWeights::load(gguf, layer, rope)
+                LayerWeights::load(matrices, layer, rope)
             })
             .collect::<Result<_>>()?;
         Ok(Self {
@@ -79,12 +84,12 @@ impl Weights {
                 true => None,
                 false => {
                     let info = gguf.tensor(&spec.embedding)?;
-                    Some(Packed::load(gguf, info, 0..spec.vocab)?)
+                    Some(matrices.load(info, 0..spec.vocab)?)
                 }
             },
             layers,
             output_norm: vector(gguf, &spec.output_norm)?,
-            head: Linear::load(gguf, &spec.head)?,
+            head: Linear::load(matrices, &spec.head)?,
             rotary,
         })
     }
@@ -102,24 +107,25 @@ impl Weights {
 }
 
 impl LayerWeights {
-    fn load(gguf: &Gguf, layer: &Layer, rotary: Option<usize>) -> Result<Self> {
+    fn load(matrices: &mut Matrices<'_>, layer: &Layer, rotary: Option<usize>) -> Result<Self> {
+        let gguf = matrices.gguf();
         let optional = |name: &Option<String>| match name {
             Some(name) => vector(gguf, name).map(Some),
             None => Ok(None),
         };
         Ok(Self {
             attention_norm: vector(gguf, &layer.attention_norm)?,
-            query: Linear::load(gguf, &layer.query)?,
-            key: Linear::load(gguf, &layer.key)?,
-            value: Linear::load(gguf, &layer.value)?,
+            query: Linear::load(matrices, &layer.query)?,
+            key: Linear::load(matrices, &layer.key)?,
+            value: Linear::load(matrices, &layer.value)?,
             query_norm: optional(&layer.query_norm)?,
             key_norm: optional(&layer.key_norm)?,
             rotary,
             window: layer.window,
-            output: Linear::load(gguf, &layer.output)?,
+            output: Linear::load(matrices, &layer.output)?,
             post_attention_norm: optional(&layer.post_attention_norm)?,
             feed_forward_norm: vector(gguf, &layer.feed_forward_norm)?,
-            feed_forward: FeedForwardWeights::load(gguf, &layer.feed_forward)?,
+            feed_forward: FeedForwardWeights::load(matrices, &layer.feed_forward)?,
             post_feed_forward_norm: optional(&layer.post_feed_forward_norm)?,
         })
     }
@@ -158,7 +164,8 @@ pub(super) struct Linear {
 }
 
 impl Linear {
-    pub(super) fn load(gguf: &Gguf, projection: &Projection) -> Result<Self> {
+    pub(super) fn load(matrices: &mut Matrices<'_>, projection: &Projection) -> Result<Self> {
+        let gguf = matrices.gguf();
         let info = gguf.tensor(&projection.weight)?;
         let bias = match &projection.bias {
             Some(name) => {
@@ -168,7 +175,7 @@ impl Linear {
             None => None,
         };
         Ok(Self {
-            weight: Packed::load(gguf, info, projection.rows())?,
+            weight: matrices.load(info, projection.rows())?,
             bias,
         })
     }
