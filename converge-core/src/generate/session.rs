@@ -301,6 +301,7 @@ impl Session {
                     tokens: pass.tokens.len(),
                     drafted: pass.drafted,
                     accepted,
+                    chosen: took.chosen,
                     seconds,
                 });
             }
