@@ -24,6 +24,8 @@ pub struct Drafts {
     pending: Option<(usize, Vec<Guess>)>,
     /// Tokens of the present text before the pass.
     len: usize,
+    /// Tokens of the pass before the guesses.
+    behind: usize,
     /// The most tokens that the generation has.
     end: usize,
     /// Seconds since the last pass that went into guesses.
@@ -41,6 +43,7 @@ impl Drafts {
             stats: Stats::default(),
             pending: None,
             len: 0,
+            behind: 0,
             end: 0,
             spent: 0.0,
         };
@@ -90,7 +93,9 @@ impl Drafts {
             let start = Instant::now();
             drafter.commit(place.history);
             if chosen.1.is_empty() {
-                let mut gate = self.controller.open_gate(i, place.most.min(length));
+                let mut gate = self
+                    .controller
+                    .open_gate(i, place.behind, place.most.min(length));
                 drafter.propose(place, &mut gate)?;
                 chosen = (i, gate.into_guesses());
             }
@@ -112,7 +117,7 @@ impl Drafts {
             match drafter.behind(len) {
                 Some(behind) => paid.push((i, behind)),
                 None => {
-                    let mut gate = self.controller.gate(i, place.most);
+                    let mut gate = self.controller.gate(i, place.behind, place.most);
                     drafter.propose(place, &mut gate)?;
                     let plan = gate.plan(0.0);
                     if plan.speed > best.1.speed {
@@ -126,15 +131,15 @@ impl Drafts {
         }
         for (i, behind) in paid {
             let left = self.end.saturating_sub(len);
-            let promise = self.controller.promise(i, place.most, behind, left);
-            if promise <= best.1.speed.max(1.0 / self.controller.plain()) {
+            let promise = self.controller.promise(i, place, behind, left);
+            if promise <= best.1.speed.max(1.0 / self.controller.cost(place.behind)) {
                 continue;
             }
             let start = Instant::now();
-            let mut gate = self.controller.gate(i, place.most);
+            let mut gate = self.controller.gate(i, place.behind, place.most);
             self.drafters[i].propose(place, &mut gate)?;
             let seconds = start.elapsed().as_secs_f64();
-            let guesses = gate.len();
+            let guesses = gate.made();
             // What is spent is spent: the other plan has to bear it, too.
             let plan = gate.plan(seconds);
             let other = best.1.after(seconds);
@@ -163,6 +168,7 @@ impl Draft for Drafts {
     fn begin(&mut self, request: &Request) {
         self.pending = None;
         self.spent = 0.0;
+        self.behind = 0;
         self.end = request.prompt.len().saturating_add(request.max_tokens);
         for drafter in &mut self.drafters {
             drafter.begin(request);
@@ -172,6 +178,7 @@ impl Draft for Drafts {
     fn propose(&mut self, place: &Place<'_>, out: &mut Vec<TokenId>) -> Result<()> {
         self.pending = None;
         self.len = place.history.len();
+        self.behind = place.behind;
         let (source, guesses) = match self.length {
             Some(length) => self.fixed(place, length)?,
             None => self.plan(place).map(|(i, plan)| (i, plan.guesses))?,
@@ -187,18 +194,18 @@ impl Draft for Drafts {
         let stats = &mut self.stats;
         stats.passes += 1;
         stats.plain_passes += usize::from(pass.drafted == 0);
-        stats.tokens += pass.accepted + 1;
+        stats.tokens += pass.chosen;
         stats.draft_seconds += self.spent;
         self.spent = 0.0;
-        // Passes that read something else beside the draft say nothing about its cost.
-        if pass.tokens == pass.drafted + 1 {
+        // The first pass read the prompt, too.
+        if pass.tokens == pass.drafted + self.behind {
             stats.pass_seconds += pass.seconds;
             self.controller.passed(pass.tokens, pass.seconds);
-            stats.plain_seconds = Some(self.controller.plain());
+            stats.plain_seconds = Some(self.controller.cost(1));
         }
         let chosen = self.pending.as_ref().map(|(source, _)| *source);
         let paid = chosen.is_some_and(|source| self.controller.is_paid(source));
-        self.controller.gave(pass.accepted + 1, paid);
+        self.controller.gave(pass.chosen.max(1), paid);
         if let Some((source, guesses)) = self.pending.take() {
             // What the session left out was not checked.
             let guesses = guesses.get(..pass.drafted).unwrap_or(&guesses);

@@ -28,7 +28,8 @@
 //! - [`SuffixDrafter`] guesses what followed the same words before; it costs microseconds. With a
 //!   [`Store`] it remembers earlier runs.
 //! - [`ModelDrafter`] asks a small model of the same vocabulary.
-//! - Tokens that a grammar forces need no guess: the session takes them into the text by itself.
+//! - Tokens that a grammar forces need no guess: the session takes them into the text by itself. Drafts
+//!   go on behind those that a guess leads to, and guess the tokens of what is forced as text only.
 //!
 //! ```no_run
 //! use converge_core::{

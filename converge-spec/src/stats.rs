@@ -7,7 +7,7 @@ pub struct Stats {
     pub passes: usize,
     /// Of these, passes without a guess.
     pub plain_passes: usize,
-    /// Tokens that came of them, those that a grammar forced left out.
+    /// Tokens chosen after them: those that a grammar forced left out, ends of texts not.
     pub tokens: usize,
     /// Seconds of the passes.
     pub pass_seconds: f64,
@@ -27,7 +27,7 @@ pub struct SourceStats {
     pub name: &'static str,
     /// Passes that checked its guesses.
     pub passes: usize,
-    /// Guesses checked: in the pass, right or wrong.
+    /// Guesses checked: in the pass, right or wrong. What a grammar forces after a guess is among them.
     pub drafted: usize,
     /// Guesses that were right.
     pub accepted: usize,

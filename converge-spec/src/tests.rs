@@ -144,14 +144,15 @@ fn compare(make: impl Fn() -> Session, request: &Request) -> Generation {
             text.starts_with(held),
             "source {i} holds {held:?} of {text:?}"
         );
-        assert_eq!(
-            generate(&mut speculative, &next).0.tokens,
-            then.tokens,
-            "source {i}"
-        );
+        let (after, _) = generate(&mut speculative, &next);
+        assert_eq!(after.tokens, then.tokens, "source {i}");
         let stats = speculative.stats();
         let sum = |f: fn(&crate::SourceStats) -> usize| stats.sources.iter().map(f).sum::<usize>();
-        assert_eq!(stats.tokens, stats.passes + sum(|s| s.accepted));
+        assert!(stats.tokens <= stats.passes + sum(|s| s.accepted));
+        let chosen = |g: &Generation| g.usage.decoded - g.usage.forced;
+        // Ends of texts are chosen, too.
+        let tokens = chosen(&got) + chosen(&after);
+        assert!((tokens..=tokens + 2).contains(&stats.tokens));
         assert!(sum(|s| s.accepted) <= sum(|s| s.drafted));
         assert_eq!(stats.passes, stats.plain_passes + sum(|s| s.passes));
     }

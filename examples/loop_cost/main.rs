@@ -18,7 +18,6 @@
 
 mod record;
 mod replay;
-mod server;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -28,13 +27,13 @@ use converge_core::generate::Generate;
 use converge_examples::{
     cli::{self, Watch},
     engine::{self, EngineArgs},
+    llama::{Ask, Options, Server},
     models,
 };
 use converge_spec::{ModelDrafter, Speculative, SuffixDrafter};
 use serde_json::json;
 
-use replay::{Outcome, Transcript};
-use server::Server;
+use replay::{Answer, Outcome, Transcript};
 
 /// Replay the calls of an agent and say what they cost.
 #[derive(Parser)]
@@ -136,14 +135,33 @@ fn run(args: &Args) -> anyhow::Result<()> {
             drop(ours);
             if let Some(program) = &args.server {
                 for repack in [true, false] {
-                    let server =
-                        Server::start(program, gguf.path(), branches, longest, repack, &watch)?;
+                    let options = Options {
+                        program,
+                        model: gguf.path(),
+                        slots: branches,
+                        context: longest,
+                        repack,
+                        more: Vec::new(),
+                    };
+                    let server = Server::start(&options, &watch)?;
                     let name = if repack {
                         "llama.cpp, repack 1"
                     } else {
                         "llama.cpp, repack 0"
                     };
-                    let ask = |prompt: &[u32], answer, branch| server.ask(prompt, answer, branch);
+                    let ask = |prompt: &[u32], answer, slot| {
+                        let reply = server.ask(&Ask {
+                            prompt,
+                            answer,
+                            slot,
+                            cached: true,
+                            schema: None,
+                        })?;
+                        Ok(Answer {
+                            tokens: reply.tokens,
+                            prefilled: reply.prefilled,
+                        })
+                    };
                     outcomes.push(transcript.replay(name, branches, ask)?);
                 }
             }

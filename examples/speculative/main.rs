@@ -5,6 +5,7 @@
 //! cargo run --release --example speculative -- --draft none --suite examples/prompts/edits.jsonl
 //! cargo run --release --example speculative -- --suite examples/prompts/code.jsonl --json
 //! cargo run --release --example speculative -- --suite examples/prompts/code.jsonl --plot code.svg
+//! cargo run --release --example speculative -- --suite examples/prompts/code.jsonl --llama DIR
 //! ```
 //!
 //! A suite has one prompt a line: `{"name", "messages", "max_tokens"}`, and a JSON `schema` that the
@@ -12,13 +13,21 @@
 //! an agent's transcript, fresh code (of HumanEval, <https://github.com/openai/human-eval>, MIT) and
 //! prose. Each prompt is generated once without and once with drafts, in changing order, and any
 //! difference is an error. Rates are those of decoding: both ways read the prompt alike.
+//!
+//! With `--llama` llama.cpp's server answers each prompt after ours: the same token ids, as many tokens
+//! as ours answered (an end of text does not count), its most likely ones, plain and in each of its
+//! speculative modes that needs no model made for it, with repacked weights or without, whichever is
+//! quicker in plain decoding. Where ours is held to a schema, the server answers with it (until the
+//! schema ends the answer) and without. Rates are those that the server tells. A server for each mode
+//! stays through the run, 1.3 GB each with the default model.
 
 mod plot;
+mod rival;
 
 use std::{
     fmt::Write as _,
     io::{Write as _, stdout},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
@@ -35,7 +44,9 @@ use converge_examples::{
     engine::{self, EngineArgs},
     models,
 };
+use converge_quant::Gguf;
 use converge_spec::{Drafter, ModelDrafter, Position, Speculative, Stats, SuffixDrafter};
+use rival::{Measure, Rival, Setting, Summary};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -71,7 +82,14 @@ struct Args {
     /// Draw how far drafts went, in each suite, as SVG to this file
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
-    /// One JSON object for each prompt on stdout instead of the tables
+    /// Also measure llama.cpp: the folder of `llama-server`
+    #[arg(long, value_name = "DIR")]
+    llama: Option<PathBuf>,
+    /// Of llama.cpp's speculative modes, only these
+    #[arg(long, value_name = "MODE,…", value_delimiter = ',', requires = "llama")]
+    llama_modes: Vec<String>,
+    /// One JSON object for each prompt, and with --llama for each suite, on stdout instead of the
+    /// tables
     #[arg(long)]
     json: bool,
 }
@@ -93,6 +111,8 @@ struct Pair {
     plain: Generation,
     drafted: Generation,
     stats: Stats,
+    /// llama.cpp, in its modes.
+    rival: Vec<Measure>,
 }
 
 fn main() -> ExitCode {
@@ -118,13 +138,22 @@ fn run(args: &Args) -> anyhow::Result<()> {
     }
     let mut speculative = Speculative::new(session, drafters);
 
+    let rival = match &args.llama {
+        Some(dir) => Some(rival(args, dir, &gguf, &speculative, &suites)?),
+        None => None,
+    };
     let mut out = stdout().lock();
     let mut panels = Vec::new();
     for (name, tasks) in suites {
         let mut pairs = Vec::new();
         for (i, task) in tasks.iter().enumerate() {
             let request = request(args, &speculative, task, &sampling)?;
-            let pair = pair(&mut speculative, &request, task, i % 2 == 1)?;
+            let mut pair = pair(&mut speculative, &request, task, i % 2 == 1)?;
+            if let Some(rival) = &rival {
+                let tokens = pair.plain.usage.decoded;
+                let schema = task.schema.as_ref();
+                pair.rival = rival.measure(&request.prompt, tokens, schema, i)?;
+            }
             if args.json {
                 writeln!(out, "{}", pair.json(&name))?;
             } else {
@@ -134,6 +163,14 @@ fn run(args: &Args) -> anyhow::Result<()> {
         }
         if !args.json {
             write!(out, "{}", table(&name, &pairs)?)?;
+        }
+        if let Some(rival) = &rival
+            && let Some(summary) = Summary::of(&pairs)
+        {
+            match args.json {
+                true => writeln!(out, "{}", summary.json(&name, rival.repack))?,
+                false => write!(out, "{}", summary.table(rival.repack)?)?,
+            }
         }
         panels.push(panel(name, &pairs));
     }
@@ -170,6 +207,37 @@ fn suites(args: &Args) -> anyhow::Result<Vec<(String, Vec<Task>)>> {
         Ok((name.to_string_lossy().into_owned(), tasks))
     };
     args.suite.iter().map(read).collect()
+}
+
+/// llama.cpp, ready for the longest of the prompts.
+fn rival(
+    args: &Args,
+    dir: &Path,
+    gguf: &Gguf,
+    speculative: &Speculative,
+    suites: &[(String, Vec<Task>)],
+) -> anyhow::Result<Rival> {
+    let mut context = 0;
+    let mut first = Vec::new();
+    for task in suites.iter().flat_map(|(_, tasks)| tasks) {
+        let request = request(args, speculative, task, &Sampling::default())?;
+        context = context.max(request.prompt.len() + request.max_tokens);
+        if first.is_empty() {
+            first = request.prompt;
+        }
+    }
+    let draft = match args.draft.as_str() {
+        "none" => None,
+        name => Some(engine::open(name)?.path().to_owned()),
+    };
+    let setting = Setting {
+        dir,
+        model: gguf.path(),
+        draft,
+        context,
+        modes: &args.llama_modes,
+    };
+    Rival::start(&setting, &first, &cli::interrupt())
 }
 
 fn model_drafter(args: &Args, target: &Tokenizer) -> anyhow::Result<ModelDrafter> {
@@ -242,6 +310,7 @@ fn pair(
         plain,
         drafted,
         stats: speculative.stats().clone(),
+        rival: Vec::new(),
     })
 }
 
@@ -300,6 +369,7 @@ impl Pair {
             "pass_seconds": self.stats.pass_seconds,
             "draft_seconds": self.stats.draft_seconds,
             "sources": sources.collect::<Vec<_>>(),
+            "llama": self.rival.iter().map(Measure::json).collect::<Vec<_>>(),
         })
     }
 }

@@ -33,7 +33,7 @@ pub use mask::Mask;
 pub use tools::CallFormat;
 
 use self::ending::Endings;
-use crate::{Result, TokenId, chat::ToolDef};
+use crate::{CoreError, Result, TokenId, chat::ToolDef};
 
 /// A compiled grammar for one vocabulary. Clones share it.
 #[derive(Clone)]
@@ -361,6 +361,27 @@ impl Constraint {
             Some(e) => Err(self.failure(&e).into()),
             None => Ok(tokens),
         }
+    }
+
+    /// Tokens that spell what the grammar leaves no choice about, as the tokenizer would cut it. Where
+    /// [`forced`](Self::forced) is empty this is a guess: the text that is forced may also come as
+    /// other tokens, or as the beginning of a longer one.
+    ///
+    /// # Errors
+    /// As [`forced`](Self::forced).
+    pub fn likely(&mut self) -> Result<Vec<TokenId>> {
+        if self.is_done() {
+            return Ok(Vec::new());
+        }
+        let bytes = self.matcher.compute_ff_bytes();
+        match self.matcher.get_error() {
+            Some(e) => return Err(self.failure(&e).into()),
+            None if bytes.is_empty() => return Ok(Vec::new()),
+            None => {}
+        }
+        let env = self.matcher.tok_env();
+        let env = env.map_err(|e| CoreError::from(self.failure(&e.to_string())))?;
+        Ok(env.tokenize_bytes(&bytes))
     }
 
     /// How many of `tokens` the grammar allows here, one after the other. Commits none.

@@ -600,3 +600,25 @@ fn vocabularies_out_of_bounds_are_refused() {
         })
     ));
 }
+
+#[test]
+fn what_is_likely_is_forced_text() {
+    let schema = json!({
+        "type": "object",
+        "properties": { "name": { "enum": ["red", "red fox"] }, "quote": { "type": "integer" } },
+        "required": ["name", "quote"],
+        "additionalProperties": false,
+    });
+    let grammar = Grammar::json_schema(&toy(), &schema).unwrap();
+    let mut constraint = grammar.start();
+    let mut seen = 0;
+    for byte in br#"{"name":"red","quote":12}"# {
+        let likely = constraint.likely().unwrap();
+        let allowed = constraint.allowed_prefix(&likely).unwrap();
+        assert_eq!(allowed, likely.len());
+        seen += usize::from(!likely.is_empty());
+        // Asking changes nothing.
+        constraint.commit(TokenId::from(*byte)).unwrap();
+    }
+    assert!(seen > 5 && constraint.likely().unwrap().is_empty());
+}

@@ -40,6 +40,8 @@ pub struct Place<'a> {
     pub prompt: usize,
     /// The grammar, after everything generated.
     pub constraint: Option<&'a Constraint>,
+    /// Tokens that the pass has before the guesses: the last one, and those that the grammar forced.
+    pub behind: usize,
     /// The most tokens that a guess may have.
     pub most: usize,
     /// Ends the generation.
@@ -57,6 +59,8 @@ pub struct Checked {
     pub drafted: usize,
     /// Of these, tokens that were right and became text.
     pub accepted: usize,
+    /// Tokens that were chosen after it: none of them forced.
+    pub chosen: usize,
     /// Seconds of the pass.
     pub seconds: f64,
 }

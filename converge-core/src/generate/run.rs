@@ -40,6 +40,8 @@ pub(super) struct Run<'a> {
     text: String,
     log_probs: Vec<TokenLogProbs>,
     usage: Usage,
+    /// Tokens that logits decided, an end of the text included.
+    chosen: usize,
     clock: Instant,
 }
 
@@ -67,6 +69,8 @@ pub(super) struct Took {
     pub(super) agreed: usize,
     /// Guesses that were right; `None` for a pass that no token was chosen after.
     pub(super) accepted: Option<usize>,
+    /// Tokens chosen after it.
+    pub(super) chosen: usize,
     pub(super) stop: Option<StopReason>,
 }
 
@@ -107,6 +111,7 @@ impl<'a> Run<'a> {
             text: String::new(),
             log_probs: Vec::new(),
             usage: Usage::default(),
+            chosen: 0,
             clock: Instant::now(),
             tokenizer,
             request,
@@ -162,7 +167,7 @@ impl<'a> Run<'a> {
             }));
         }
         let mut tokens = behind.to_vec();
-        let guessed = self.guess(draft)?;
+        let guessed = self.guess(tokens.len(), draft)?;
         let drafted = guessed.len();
         tokens.extend(guessed);
         Ok(Next::Pass(Pass {
@@ -194,7 +199,7 @@ impl<'a> Run<'a> {
     }
 
     /// What a draft may be checked of what it proposes.
-    fn guess(&mut self, draft: &mut dyn Draft) -> Result<Vec<TokenId>> {
+    fn guess(&mut self, behind: usize, draft: &mut dyn Draft) -> Result<Vec<TokenId>> {
         // One more token comes of the pass than are guessed.
         let most = self.left().saturating_sub(1);
         let mut tokens = Vec::new();
@@ -205,6 +210,7 @@ impl<'a> Run<'a> {
             history: &self.history,
             prompt: self.request.prompt.len(),
             constraint: self.constraint.as_ref(),
+            behind,
             most,
             cancel: &self.request.cancel,
         };
@@ -233,6 +239,7 @@ impl<'a> Run<'a> {
         let mut took = Took {
             agreed: held.len(),
             accepted: None,
+            chosen: 0,
             stop: None,
         };
         if self.reading {
@@ -258,7 +265,9 @@ impl<'a> Run<'a> {
                 return Ok(took);
             }
         }
+        let before = self.chosen;
         took.stop = self.choose(logits, held, on_event)?;
+        took.chosen = self.chosen - before;
         // Tokens in the cache up to the first that is another one in the text.
         let known = held.len() - pass.drafted;
         let same = |(a, b): &(&TokenId, &TokenId)| a == b;
@@ -321,6 +330,7 @@ impl<'a> Run<'a> {
                 None => None,
             };
             let token = self.sampler.sample(logits, &self.history, mask.as_ref())?;
+            self.chosen += 1;
             if self.tokenizer.is_end(token) {
                 let Some(constraint) = &mut self.constraint else {
                     return Ok(Some(StopReason::EndOfText));

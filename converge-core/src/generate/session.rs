@@ -310,6 +310,7 @@ impl Session {
                     tokens: pass.tokens.len(),
                     drafted: pass.drafted,
                     accepted,
+                    chosen: took.chosen,
                     seconds,
                 });
             }

@@ -1,7 +1,10 @@
 //! What a pass costs, learned from passes.
 
-/// The most tokens that a pass with a draft has.
+/// The most tokens that a pass with a draft has; those that a grammar forced before it go with it.
 pub(crate) const MOST: usize = 24;
+
+/// The most tokens of a pass whose cost is known.
+pub(crate) const LONGEST: usize = 64;
 
 /// Tokens that the kernels take at once: one more costs another walk through the unpacked weights.
 const PANEL: usize = 8;
@@ -42,16 +45,16 @@ impl Mean {
 /// Seconds of passes by their tokens.
 #[derive(Clone, Debug)]
 pub(crate) struct Costs {
-    seen: [Mean; MOST + 1],
+    seen: [Mean; LONGEST + 1],
     /// The estimates: a pass over more tokens never costs less.
-    seconds: [f64; MOST + 1],
+    seconds: [f64; LONGEST + 1],
 }
 
 impl Costs {
     pub(crate) fn new() -> Self {
         let mut costs = Self {
-            seen: [Mean::default(); MOST + 1],
-            seconds: [0.0; MOST + 1],
+            seen: [Mean::default(); LONGEST + 1],
+            seconds: [0.0; LONGEST + 1],
         };
         costs.estimate();
         costs
@@ -67,10 +70,10 @@ impl Costs {
         }
     }
 
-    /// Seconds of a pass over `tokens`, at most [`MOST`]. Before any was measured, one over one
+    /// Seconds of a pass over `tokens`, at most [`LONGEST`]. Before any was measured, one over one
     /// token takes 1.
     pub(crate) fn seconds(&self, tokens: usize) -> f64 {
-        self.seconds[tokens.min(MOST)]
+        self.seconds[tokens.min(LONGEST)]
     }
 
     fn estimate(&mut self) {
@@ -80,7 +83,7 @@ impl Costs {
         });
         let scale = if count > 0.0 { sum / count } else { 1.0 };
         let mut least = f64::INFINITY;
-        for m in (1..=MOST).rev() {
+        for m in (1..=LONGEST).rev() {
             let Mean { value, count } = self.seen[m];
             let own = (count * value + PRIOR * scale * prior(m)) / (count + PRIOR);
             least = least.min(own);
@@ -104,7 +107,7 @@ mod tests {
             costs.learn(4, 0.06);
         }
         assert!((costs.seconds(4) - 0.06).abs() < 0.005);
-        for m in 1..MOST {
+        for m in 1..LONGEST {
             assert!(costs.seconds(m) <= costs.seconds(m + 1), "{m}");
         }
     }

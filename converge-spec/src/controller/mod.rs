@@ -1,12 +1,15 @@
 //! How many tokens to guess, and whose guesses to check.
 //!
-//! A pass over `k` guesses and the token before them gives E tokens on average and takes `t(k + 1)`
-//! seconds, beside `d` seconds for each guess of a model. With `aᵢ` the probability that guess `i` is
-//! right when those before it are,
+//! A pass over `k` guesses and the `b` tokens before them, mostly one, gives E tokens on average and
+//! takes `t(b + k)` seconds, beside `d` seconds for each guess of a model. With `aᵢ` the probability
+//! that guess `i` is right when those before it are,
 //!
 //! ```text
-//!   E = 1 + a₁ + a₁a₂ + … + a₁…aₖ          speed = E / (t(k + 1) + k·d)
+//!   E = 1 + a₁ + a₁a₂ + … + a₁…aₖ          speed = E / (t(b + k) + k·d)
 //! ```
+//!
+//! Tokens that a grammar forces after a guess are sure, and need no logits to be chosen: what follows
+//! the guess is then chosen by the logits after the last of them, or by none.
 //!
 //! The length with the highest speed is chosen, and none at all where that is plain decoding. `t`, `d`
 //! and `a` are learned from every pass (the analysis is that of Leviathan et al., arXiv 2211.17192,
@@ -15,10 +18,12 @@
 mod acceptance;
 mod cost;
 
+use converge_core::{TokenId, generate::Place};
+
 use crate::drafter::{Drafter, Guess};
 use acceptance::Acceptance;
 pub(crate) use cost::MOST;
-use cost::{Costs, Mean};
+use cost::{Costs, LONGEST, Mean};
 
 /// How often a guess of a model is right before any was checked.
 const MODEL_PRIOR: f64 = 0.8;
@@ -66,10 +71,14 @@ pub(crate) struct Controller {
 pub struct Gate<'a> {
     costs: &'a Costs,
     source: &'a Source,
+    /// Tokens of the pass before the guesses.
+    behind: usize,
     most: usize,
     /// Whether all guesses are wanted, whatever they promise.
     all: bool,
     guesses: Vec<Guess>,
+    /// Guesses that are forced.
+    forced: usize,
     /// For each number of guesses, the tokens that a pass with them gives.
     tokens: Vec<f64>,
     /// The probability that all guesses are right.
@@ -116,56 +125,65 @@ impl Controller {
         }
     }
 
-    /// Seconds of a pass over one token.
-    pub(crate) fn plain(&self) -> f64 {
-        self.costs.seconds(1)
+    /// Seconds of a pass over so many tokens.
+    pub(crate) fn cost(&self, tokens: usize) -> f64 {
+        self.costs.seconds(tokens)
     }
 
-    pub(crate) fn gate(&self, source: usize, most: usize) -> Gate<'_> {
+    /// A gate for at most `most` guesses after `behind` other tokens of the pass.
+    pub(crate) fn gate(&self, source: usize, behind: usize, most: usize) -> Gate<'_> {
         Gate {
             costs: &self.costs,
             source: &self.sources[source],
-            most: most.min(MOST - 1),
+            behind,
+            most: longest(behind, most),
             all: false,
             guesses: Vec::new(),
+            forced: 0,
             tokens: vec![1.0],
             reach: 1.0,
         }
     }
 
     /// A gate for as many guesses as the source has, at most `most`.
-    pub(crate) fn open_gate(&self, source: usize, most: usize) -> Gate<'_> {
+    pub(crate) fn open_gate(&self, source: usize, behind: usize, most: usize) -> Gate<'_> {
         Gate {
             all: true,
-            ..self.gate(source, most)
+            ..self.gate(source, behind, most)
         }
     }
 
     /// The speed that a source whose guesses cost time promises, before it guesses: `behind` tokens
     /// are to be read before, for those of the `left` tokens of the text that nothing else guesses.
-    pub(crate) fn promise(&self, source: usize, most: usize, behind: usize, left: usize) -> f64 {
+    pub(crate) fn promise(
+        &self,
+        source: usize,
+        place: &Place<'_>,
+        behind: usize,
+        left: usize,
+    ) -> f64 {
         let source = &self.sources[source];
-        let (guess, read) = source.seconds(self.plain());
+        let (guess, read) = source.seconds(self.cost(1));
         let rate = source.overall.rate();
         let served = (left as f64 * LIKELY * self.need).max(1.0);
         let mut best = 0.0f64;
         let (mut tokens, mut reach) = (1.0, 1.0);
-        for k in 1..=most.min(MOST - 1) {
+        for k in 1..=longest(place.behind, place.most) {
             reach *= rate;
             tokens += reach;
             let reading = match behind > TEXT {
                 true => behind as f64 * read * tokens / served,
                 false => behind.saturating_sub(2) as f64 * read,
             };
-            let seconds = self.costs.seconds(k + 1) + k as f64 * guess + reading;
+            let seconds = self.costs.seconds(place.behind + k) + k as f64 * guess + reading;
             best = best.max(tokens / seconds);
         }
         best
     }
 
-    /// A source has taken so long for its guesses, of which it had `behind` tokens to read first.
+    /// A source has taken so long for its guesses, those that are forced left out, and had `behind` tokens to read first.
     pub(crate) fn guessed(&mut self, source: usize, guesses: usize, behind: usize, seconds: f64) {
-        let plain = self.plain();
+        let plain = self.cost(1);
         let source = &mut self.sources[source];
         if guesses == 0 {
             return;
@@ -207,12 +225,20 @@ impl Controller {
     pub(crate) fn checked(&mut self, source: usize, guesses: &[Guess], accepted: usize) {
         let source = &mut self.sources[source];
         for (i, guess) in guesses.iter().take(accepted + 1).enumerate() {
+            if guess.is_forced() {
+                continue;
+            }
             if let Some(class) = source.classes.get_mut(guess.class) {
                 class.learn(i < accepted);
             }
             source.overall.learn(i < accepted);
         }
     }
+}
+
+/// The most guesses after `behind` tokens of a pass, where `most` are allowed.
+fn longest(behind: usize, most: usize) -> usize {
+    most.min(MOST - 1).min(LONGEST.saturating_sub(behind))
 }
 
 impl Source {
@@ -236,11 +262,50 @@ impl Gate<'_> {
         if self.guesses.len() >= self.most {
             return;
         }
-        let class = self.source.classes.get(guess.class);
-        self.reach *= class.map_or(0.0, Acceptance::rate);
+        self.reach *= self.rate(guess.class);
         self.tokens
             .push(self.tokens[self.guesses.len()] + self.reach);
         self.guesses.push(guess);
+    }
+
+    /// How likely a guess of this class is right.
+    pub(crate) fn rate(&self, class: usize) -> f64 {
+        let class = self.source.classes.get(class);
+        class.map_or(0.0, Acceptance::rate)
+    }
+
+    /// Takes what the grammar forces after the guesses.
+    pub fn force(&mut self, tokens: &[TokenId]) {
+        let Some((&before, _)) = tokens.split_first().and(self.tokens.split_last()) else {
+            return;
+        };
+        // The logits before what is forced choose nothing: those after it do.
+        let chosen = match self.tokens.get(self.tokens.len().wrapping_sub(2)) {
+            Some(&chosen) => chosen,
+            None => before,
+        };
+        if let Some(last) = self.tokens.last_mut() {
+            *last = chosen;
+        }
+        let room = self.most - self.guesses.len();
+        for &token in tokens.iter().take(room) {
+            self.guesses.push(Guess {
+                token,
+                class: Guess::FORCED,
+            });
+            self.tokens.push(chosen);
+            self.forced += 1;
+        }
+        if tokens.len() <= room
+            && let Some(last) = self.tokens.last_mut()
+        {
+            *last = before;
+        }
+    }
+
+    /// Guesses taken that are not forced.
+    pub(crate) fn made(&self) -> usize {
+        self.guesses.len() - self.forced
     }
 
     /// Guesses taken.
@@ -260,20 +325,25 @@ impl Gate<'_> {
             return k < self.most;
         }
         let (guess, _) = self.source.seconds(self.costs.seconds(1));
-        let (now, _) = self.best(guess * k as f64);
+        let spent = guess * self.made() as f64;
+        let (now, _) = self.best(spent);
         let rate = self.source.overall.rate();
         let (mut tokens, mut reach) = (self.tokens[k], self.reach);
         // A guess may pay only together with some that follow it.
-        (k + 1..=self.most).any(|k| {
+        (1..=self.most - k).any(|more| {
             reach *= rate;
             tokens += reach;
-            tokens / (self.costs.seconds(k + 1) + guess * k as f64) > now
+            let seconds = self.costs.seconds(self.behind + k + more);
+            tokens / (seconds + spent + guess * more as f64) > now
         })
     }
 
     /// The highest speed and the number of guesses that gives it, where guessing took `spent`.
     fn best(&self, spent: f64) -> (f64, usize) {
-        let speed = |(k, tokens): (usize, &f64)| (tokens / (self.costs.seconds(k + 1) + spent), k);
+        let speed = |(k, tokens): (usize, &f64)| {
+            let seconds = self.costs.seconds(self.behind + k) + spent;
+            (tokens / seconds, k)
+        };
         let speeds = self.tokens.iter().enumerate().map(speed);
         speeds.fold(
             (0.0, 0),
@@ -293,7 +363,63 @@ impl Gate<'_> {
         Plan {
             guesses: self.guesses,
             speed,
-            seconds: self.costs.seconds(k + 1) + spent,
+            seconds: self.costs.seconds(self.behind + k) + spent,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::SuffixDrafter;
+
+    fn guess(token: TokenId, class: usize) -> Guess {
+        Guess { token, class }
+    }
+
+    /// The best of `priors`.
+    fn surest() -> usize {
+        let drafter = SuffixDrafter::new();
+        let priors = drafter.priors().iter().enumerate();
+        priors
+            .max_by(|a, b| a.1.total_cmp(b.1))
+            .map_or(0, |(i, _)| i)
+    }
+
+    #[test]
+    fn what_is_forced_counts_by_what_follows_it() {
+        let drafter = SuffixDrafter::new();
+        let controller = Controller::new(std::iter::once(&drafter as &dyn Drafter));
+        let class = surest();
+        // The whole of what is forced: the guess pays with the token after it.
+        let mut gate = controller.gate(0, 1, 8);
+        gate.push(guess(1, class));
+        gate.force(&[2, 3]);
+        assert_eq!((gate.len(), gate.made()), (3, 1));
+        let tokens = gate.tokens.clone();
+        assert_eq!(tokens[..3], [1.0; 3]);
+        assert!(tokens[3] > 1.9);
+        let plan = gate.plan(0.0);
+        assert_eq!(plan.guesses.len(), 3);
+        // A part of it: no token comes of the guess in this pass.
+        let mut gate = controller.gate(0, 1, 2);
+        gate.push(guess(1, class));
+        gate.force(&[2, 3]);
+        assert_eq!(gate.tokens, [1.0; 3]);
+        assert!(gate.plan(0.0).guesses.is_empty());
+    }
+
+    #[test]
+    fn a_long_pass_leaves_less_room_for_guesses() {
+        let drafter = SuffixDrafter::new();
+        let controller = Controller::new(std::iter::once(&drafter as &dyn Drafter));
+        let guesses = |behind| {
+            let mut gate = controller.gate(0, behind, 100);
+            (0..7).for_each(|i| gate.push(guess(i, surest())));
+            gate.plan(0.0).guesses.len()
+        };
+        // What the kernels take at once is used, and not more.
+        assert_eq!((guesses(1), guesses(4)), (7, 4));
+        assert_eq!((guesses(LONGEST), guesses(1000)), (0, 0));
     }
 }

@@ -57,6 +57,13 @@ pub(super) struct Automaton {
     breaks: TokenId,
 }
 
+/// A place after tokens that may or may not have been said: the longest of their suffixes that was.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cursor {
+    matched: usize,
+    state: u32,
+}
+
 /// A token that followed the match before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Step {
@@ -175,29 +182,45 @@ impl Automaton {
         Some((token, to, next.len() == 1))
     }
 
-    /// Puts at most `most` tokens that followed the longest match into `out`.
-    pub(super) fn continuation(&self, most: usize, out: &mut Vec<Step>) {
-        let (mut matched, mut state) = self.state();
-        if matched == 0 {
-            return;
+    /// The place after the text.
+    pub(super) fn end_of_text(&self) -> Cursor {
+        let (matched, state) = self.state();
+        Cursor { matched, state }
+    }
+
+    /// What followed the longest match at a place.
+    pub(super) fn next(&self, cursor: &mut Cursor) -> Option<Step> {
+        // At the end of the text, what it ends with goes on as it did before: a cycle.
+        while cursor.state != ROOT && self.best(cursor.state).is_none() {
+            self.shorten(cursor);
         }
-        for _ in 0..most {
-            // At the end of the text, what it ends with goes on as it did before: a cycle.
-            while state != ROOT && self.best(state).is_none() {
-                state = self.states[state as usize].link;
-                matched = self.states[state as usize].len as usize;
-            }
-            let Some((token, to, only)) = self.best(state).filter(|_| state != ROOT) else {
+        let (token, _, only) = self.best(cursor.state).filter(|_| cursor.state != ROOT)?;
+        Some(Step {
+            token,
+            matched: cursor.matched,
+            only,
+        })
+    }
+
+    /// Goes on by a token, whether or not it followed before.
+    pub(super) fn advance(&self, cursor: &mut Cursor, token: TokenId) {
+        loop {
+            if let Some(to) = self.states[cursor.state as usize].follow(token) {
+                cursor.matched += 1;
+                cursor.state = to;
                 return;
-            };
-            out.push(Step {
-                token,
-                matched,
-                only,
-            });
-            matched += 1;
-            state = to;
+            }
+            if cursor.state == ROOT {
+                return;
+            }
+            self.shorten(cursor);
         }
+    }
+
+    /// Matches less.
+    pub(super) fn shorten(&self, cursor: &mut Cursor) {
+        cursor.state = self.states[cursor.state as usize].link;
+        cursor.matched = self.states[cursor.state as usize].len as usize;
     }
 }
 
@@ -214,9 +237,13 @@ mod tests {
     }
 
     fn tokens(automaton: &Automaton, most: usize) -> Vec<TokenId> {
-        let mut steps = Vec::new();
-        automaton.continuation(most, &mut steps);
-        steps.iter().map(|step| step.token).collect()
+        let mut cursor = automaton.end_of_text();
+        let next = || {
+            let step = automaton.next(&mut cursor)?;
+            automaton.advance(&mut cursor, step.token);
+            Some(step.token)
+        };
+        std::iter::from_fn(next).take(most).collect()
     }
 
     /// Length of the longest suffix that occurred before, and what followed it: by looking.
@@ -245,9 +272,7 @@ mod tests {
             let automaton = of(&text);
             let (len, followers) = searched(&text);
             prop_assert_eq!(automaton.state().0, len);
-            let mut steps = Vec::new();
-            automaton.continuation(1, &mut steps);
-            match steps.first() {
+            match automaton.next(&mut automaton.end_of_text()) {
                 None => prop_assert!(followers.is_empty()),
                 Some(step) => {
                     let times = |t: TokenId| followers.iter().filter(|&&f| f == t).count();

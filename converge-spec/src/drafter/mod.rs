@@ -25,6 +25,16 @@ pub struct Guess {
     pub class: usize,
 }
 
+impl Guess {
+    /// The class of tokens that the grammar forces after a guess.
+    pub(crate) const FORCED: usize = usize::MAX;
+
+    /// Whether the grammar forces it, if the guesses before it are right.
+    pub fn is_forced(&self) -> bool {
+        self.class == Self::FORCED
+    }
+}
+
 /// One source of guesses.
 ///
 /// ```text

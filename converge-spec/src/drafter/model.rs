@@ -189,6 +189,13 @@ impl ModelDrafter {
             text.push(token);
             if let Some(constraint) = &mut constraint {
                 constraint.commit(token)?;
+                // Read with the next guess.
+                let forced = constraint.forced()?;
+                gate.force(&forced);
+                for &token in &forced {
+                    constraint.commit(token)?;
+                }
+                text.extend(forced);
                 if constraint.is_done() {
                     return Ok(());
                 }

@@ -4,14 +4,21 @@
 //! process generated, and what followed it most often: prompt lookup (Saxena 2023) over texts that
 //! grow, as in SuffixDecoding (Oliaro et al., arXiv 2411.04975), with a suffix automaton, which takes
 //! a token in without a search.
+//!
+//! Under a grammar the guesses are ones that it allows, they go on behind what it forces, and where it
+//! forces text that may be cut into tokens in several ways, they are the tokens that spell it:
+//!
+//! ```text
+//!   …"path":"a.md   ",    "    tool    ":"    search
+//!                   └ guessed  └ forced └ spelled └ followed before
+//! ```
 
-use converge_core::{Result, TokenId, generate::Place};
+use converge_core::{Result, TokenId, constrain::Constraint, generate::Place};
 
 use super::{
     Drafter, Gate, Guess, Store,
-    automaton::{Automaton, Step},
+    automaton::{Automaton, Cursor},
 };
-use crate::controller::MOST;
 
 /// Tokens of earlier texts that are kept; at the limit, all but the present one are forgotten.
 const LIMIT: usize = 1 << 18;
@@ -23,11 +30,15 @@ const OVERLAP: usize = 32;
 const LENGTHS: [usize; 9] = [1, 2, 3, 4, 6, 9, 14, 24, 40];
 
 /// Before anything is learned: matches that had several continuations, and those that had one, by
-/// length.
-const PRIORS: [f64; 2 * LENGTHS.len()] = [
+/// length; and what the grammar forces, in the tokens that spell it.
+const PRIORS: [f64; 2 * LENGTHS.len() + 1] = [
     0.15, 0.25, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, //
-    0.2, 0.4, 0.55, 0.7, 0.8, 0.88, 0.93, 0.95, 0.97,
+    0.2, 0.4, 0.55, 0.7, 0.8, 0.88, 0.93, 0.95, 0.97, //
+    0.8,
 ];
+
+/// The class of guesses that spell what the grammar forces.
+const SPELLED: usize = 2 * LENGTHS.len();
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -36,7 +47,6 @@ pub struct SuffixDrafter {
     /// The present text.
     text: Vec<TokenId>,
     store: Option<Store>,
-    steps: Vec<Step>,
 }
 
 impl Default for SuffixDrafter {
@@ -52,7 +62,6 @@ impl SuffixDrafter {
             automaton: Automaton::new(),
             text: Vec::new(),
             store: None,
-            steps: Vec::new(),
         }
     }
 
@@ -72,6 +81,61 @@ impl SuffixDrafter {
             text.iter().for_each(|&t| self.automaton.push(t));
             self.automaton.end();
         }
+    }
+}
+
+/// A way on from the end of the text, guess by guess.
+struct Walk<'a> {
+    automaton: &'a Automaton,
+    cursor: Cursor,
+    constraint: Option<Constraint>,
+}
+
+impl Walk<'_> {
+    /// What comes next: what followed before, or what spells the text that the grammar forces.
+    fn guess(&mut self, gate: &Gate<'_>) -> Result<Option<Guess>> {
+        let mut spelled = None;
+        if let Some(constraint) = &mut self.constraint {
+            let likely = constraint.likely()?;
+            if let Some(&token) = likely.first()
+                && constraint.allowed_prefix(&[token])? == 1
+            {
+                let class = SPELLED;
+                spelled = Some(Guess { token, class });
+            }
+        }
+        while let Some(step) = self.automaton.next(&mut self.cursor) {
+            let class = class(usize::from(step.only), step.matched);
+            if spelled.is_some_and(|spelled| gate.rate(spelled.class) >= gate.rate(class)) {
+                break;
+            }
+            if let Some(constraint) = &mut self.constraint
+                && constraint.allowed_prefix(&[step.token])? == 0
+            {
+                // What followed a shorter match may be allowed.
+                self.automaton.shorten(&mut self.cursor);
+                continue;
+            }
+            let token = step.token;
+            return Ok(Some(Guess { token, class }));
+        }
+        Ok(spelled)
+    }
+
+    /// Goes on by a guess, and by what is forced after it.
+    fn go_on(&mut self, token: TokenId, gate: &mut Gate<'_>) -> Result<()> {
+        self.automaton.advance(&mut self.cursor, token);
+        let Some(constraint) = &mut self.constraint else {
+            return Ok(());
+        };
+        constraint.commit(token)?;
+        let forced = constraint.forced()?;
+        gate.force(&forced);
+        for token in forced {
+            constraint.commit(token)?;
+            self.automaton.advance(&mut self.cursor, token);
+        }
+        Ok(())
     }
 }
 
@@ -120,17 +184,26 @@ impl Drafter for SuffixDrafter {
     }
 
     fn propose(&mut self, place: &Place<'_>, gate: &mut Gate<'_>) -> Result<()> {
-        self.steps.clear();
-        self.automaton
-            .continuation(place.most.min(MOST), &mut self.steps);
-        for step in &self.steps {
-            if !gate.is_open() {
-                break;
+        let mut walk = Walk {
+            automaton: &self.automaton,
+            cursor: self.automaton.end_of_text(),
+            constraint: place.constraint.cloned(),
+        };
+        while gate.is_open() {
+            match walk.guess(gate) {
+                Ok(Some(guess)) => {
+                    gate.push(guess);
+                    if let Err(error) = walk.go_on(guess.token, gate) {
+                        tracing::debug!("guesses end at the grammar: {error}");
+                        break;
+                    }
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    tracing::debug!("guesses end at the grammar: {error}");
+                    break;
+                }
             }
-            gate.push(Guess {
-                token: step.token,
-                class: class(usize::from(step.only), step.matched),
-            });
         }
         Ok(())
     }
@@ -146,12 +219,13 @@ mod tests {
     /// The first token guessed after `text`.
     fn guess(drafter: &mut SuffixDrafter, text: &[TokenId]) -> Option<TokenId> {
         let controller = Controller::new(std::iter::once(&*drafter as &dyn Drafter));
-        let mut gate = controller.gate(0, 8);
+        let mut gate = controller.gate(0, 1, 8);
         drafter.commit(text);
         let place = Place {
             history: text,
             prompt: 1,
             constraint: None,
+            behind: 1,
             most: 8,
             cancel: &Cancel::new(),
         };
