@@ -409,16 +409,16 @@ fn rows_and_turns_that_do_not_fit_are_refused() {
     assert!(rms_norm_in_place(&pool, level, &mut x, &[1.0; 13], 1e-5).is_err());
     assert!(gate(&pool, level, Activation::Silu, &mut x, &y[1..]).is_err());
     assert!(add_scaled(&pool, level, &mut x, &y[1..], 1.0).is_err());
-    assert!(add_bias(&mut x, &[]).is_err());
-    assert!(add_bias(&mut x, &[1.0; 5]).is_err());
+    assert!(add_bias(&Pool::new(2), &mut x, &[]).is_err());
+    assert!(add_bias(&Pool::new(2), &mut x, &[1.0; 5]).is_err());
     let turns = |cos: usize, sin: usize| Turns {
         cos: vec![1.0; cos],
         sin: vec![0.0; sin],
     };
     for pairs in [Pairs::Halves, Pairs::Interleaved] {
-        rotate(&mut x, 3, 4, pairs, &turns(6, 6)).unwrap();
-        rotate(&mut x, 3, 4, pairs, &turns(0, 0)).unwrap();
-        rotate(&mut [], 3, 4, pairs, &turns(6, 6)).unwrap();
+        rotate(&Pool::new(2), &mut x, 3, 4, pairs, &turns(6, 6)).unwrap();
+        rotate(&Pool::new(2), &mut x, 3, 4, pairs, &turns(0, 0)).unwrap();
+        rotate(&Pool::new(2), &mut [], 3, 4, pairs, &turns(6, 6)).unwrap();
         for (positions, size, cos, sin) in [
             (0, 4, 0, 0),
             (3, 0, 6, 6),
@@ -431,7 +431,14 @@ fn rows_and_turns_that_do_not_fit_are_refused() {
             (3, usize::MAX, 6, 6),
             (usize::MAX, 4, 0, 0),
         ] {
-            let done = rotate(&mut x, positions, size, pairs, &turns(cos, sin));
+            let done = rotate(
+                &Pool::new(2),
+                &mut x,
+                positions,
+                size,
+                pairs,
+                &turns(cos, sin),
+            );
             assert!(done.is_err(), "{positions} {size} {cos} {sin}");
         }
     }
@@ -653,9 +660,17 @@ fn heads_turn_by_their_angles() {
     let turns = Turns { cos, sin };
     let x: Vec<f32> = (0..20).map(|i| i as f32).collect();
     let mut halves = x.clone();
-    rotate(&mut halves, 2, 5, Pairs::Halves, &turns).unwrap();
+    rotate(&Pool::new(2), &mut halves, 2, 5, Pairs::Halves, &turns).unwrap();
     let mut interleaved = x.clone();
-    rotate(&mut interleaved, 2, 5, Pairs::Interleaved, &turns).unwrap();
+    rotate(
+        &Pool::new(2),
+        &mut interleaved,
+        2,
+        5,
+        Pairs::Interleaved,
+        &turns,
+    )
+    .unwrap();
     for position in 0..2 {
         for head in 0..2 {
             let at = position * 10 + head * 5;
@@ -675,6 +690,6 @@ fn heads_turn_by_their_angles() {
             assert_eq!(halves[at + 4], x[at + 4]);
         }
     }
-    assert!(rotate(&mut halves, 2, 3, Pairs::Halves, &turns).is_err());
-    assert!(rotate(&mut halves[1..], 2, 5, Pairs::Halves, &turns).is_err());
+    assert!(rotate(&Pool::new(2), &mut halves, 2, 3, Pairs::Halves, &turns).is_err());
+    assert!(rotate(&Pool::new(2), &mut halves[1..], 2, 5, Pairs::Halves, &turns).is_err());
 }
