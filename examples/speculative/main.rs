@@ -19,7 +19,7 @@
 //! speculative modes that needs no model made for it, with repacked weights or without, whichever is
 //! quicker in plain decoding. Where ours is held to a schema, the server answers with it (until the
 //! schema ends the answer) and without. Rates are those that the server tells. A server for each mode
-//! stays through the run, 1.3 GB each with the default model.
+//! stays through the run, 1.2 to 1.8 GB each with the default model.
 
 mod plot;
 mod rival;
