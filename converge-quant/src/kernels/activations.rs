@@ -141,15 +141,22 @@ impl Activations {
         &self.plain
     }
 
-    /// Tokens and words of each panel.
-    pub(crate) fn panels(&self) -> impl ExactSizeIterator<Item = (Range<usize>, &[u32])> {
+    /// Number of panels.
+    pub(crate) fn panels(&self) -> usize {
+        self.tokens.div_ceil(self.width.max(1))
+    }
+
+    /// Bytes of a panel, at most.
+    pub(crate) fn panel_bytes(&self) -> usize {
+        self.width * self.blocks() * WORDS * size_of::<u32>()
+    }
+
+    /// Tokens and words of panel `i`.
+    pub(crate) fn panel(&self, i: usize) -> (Range<usize>, &[u32]) {
         let words = self.blocks() * WORDS;
-        let count = self.tokens.div_ceil(self.width.max(1));
-        (0..count).map(move |i| {
-            let panel = panel(self.tokens, count, i);
-            let at = panel.start * words..panel.end * words;
-            (panel, &self.rounded[at])
-        })
+        let panel = panel(self.tokens, self.panels(), i);
+        let at = panel.start * words..panel.end * words;
+        (panel, &self.rounded[at])
     }
 }
 

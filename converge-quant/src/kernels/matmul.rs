@@ -1,6 +1,6 @@
 //! Products of packed weights with activations.
 
-use std::{cell::Cell, marker::PhantomData, ops::Range};
+use std::{marker::PhantomData, ops::Range};
 
 use super::{
     activations::{Activations, SCALES, SECOND, SUMS, WHOLE, WORDS},
@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     QuantError, Result,
-    packed::{Aligned, Block, Packed, ROWS, TileFormat, Unpacked, VECTOR, Visitor, visit},
+    packed::{Block, Packed, ROWS, TileFormat, VECTOR, Visitor, visit},
     simd::{Kernel, LANES, Level, Simd, dispatch},
     threads::{Parts, Pool},
 };
@@ -17,13 +17,20 @@ use crate::{
 /// follow them in memory.
 const CHUNK: usize = 32 * 1024;
 
-/// Blocks that are unpacked at a time for more than one panel: 5 KB, which stay in the first-level
-/// cache beside a panel's part of the same columns.
-const SLICE: usize = 8;
+/// Bytes of activations that tiles go by in turn: half of what a core's second-level cache holds.
+const TURN: usize = 512 * 1024;
 
-/// How far ahead of their use weights are asked for. With several tokens a unit takes so long that the
-/// machine's own look-ahead does not reach the next.
-const AHEAD: usize = 8192;
+/// Tokens up to which the machine's own look-ahead streams weights best, with lines asked for only
+/// [`NEAR`] bytes before their use: more would keep places that it needs.
+const STREAMED: usize = 2;
+
+/// Bytes from weights to those that are asked for into the nearest cache, or with few tokens into the
+/// second.
+const NEAR: usize = 1024;
+
+/// Bytes from weights to those that are asked for from memory where a unit takes so long, with more
+/// tokens, that the machine's look-ahead does not reach the next.
+const FAR: usize = 6144;
 
 /// `out[token][row] = Σ weights[row][i] · activations[token][i]`; `out` is row-major, one row of
 /// `weights.rows()` numbers for each token.
@@ -58,25 +65,14 @@ pub fn matmul_together<const N: usize>(
     if activations.tokens() == 0 {
         return Ok(());
     }
-    let products = products.map(|(weights, out)| {
-        let tiles = weights.tiles();
-        let chunk = chunk(weights);
-        (weights, Parts::new(out), chunk, tiles.div_ceil(chunk))
-    });
-    let chunks = products.iter().map(|(.., chunks)| chunks).sum();
-    pool.run(chunks, &|mut i| {
-        for (weights, out, chunk, chunks) in &products {
-            if i < *chunks {
-                let tiles = i * chunk..((i + 1) * chunk).min(weights.tiles());
-                let work = Tiles {
-                    weights,
-                    activations,
-                    tiles,
-                    out,
-                };
-                return work.run(level);
+    let products = products.map(|(weights, out)| (Cut::new(weights, activations), Parts::new(out)));
+    let count = products.iter().map(|(cut, _)| cut.len()).sum();
+    pool.run(count, &|mut i| {
+        for (cut, out) in &products {
+            if i < cut.len() {
+                return cut.part(i, out).run(level);
             }
-            i -= chunks;
+            i -= cut.len();
         }
     });
     Ok(())
@@ -125,11 +121,62 @@ pub fn matmul_tiles(
             weights,
             activations,
             tiles: chunks[i].clone(),
+            panels: 0..activations.panels(),
             out: &out,
         };
         work.run(level);
     });
     Ok(())
+}
+
+/// A product cut into parts: some panels with all tiles, then the next ones, so that a thread's
+/// activations stay in its cache as tiles go by.
+struct Cut<'a> {
+    weights: &'a Packed,
+    activations: &'a Activations,
+    /// Tiles of a part.
+    tiles: usize,
+    /// Panels of a part.
+    panels: usize,
+}
+
+impl<'a> Cut<'a> {
+    fn new(weights: &'a Packed, activations: &'a Activations) -> Self {
+        let panels = if weights.is_float() {
+            usize::MAX
+        } else {
+            TURN / activations.panel_bytes().max(1)
+        };
+        Self {
+            weights,
+            activations,
+            tiles: chunk(weights),
+            panels: panels.max(1),
+        }
+    }
+
+    fn chunks(&self) -> usize {
+        self.weights.tiles().div_ceil(self.tiles)
+    }
+
+    /// Number of parts.
+    fn len(&self) -> usize {
+        self.chunks() * self.activations.panels().div_ceil(self.panels).max(1)
+    }
+
+    fn part(&self, i: usize, out: &'a Parts<f32>) -> Tiles<'a> {
+        let (turn, chunk) = (i / self.chunks(), i % self.chunks());
+        let upto = |i: usize, len: usize, most: usize| {
+            i.saturating_mul(len).min(most)..(i + 1).saturating_mul(len).min(most)
+        };
+        Tiles {
+            weights: self.weights,
+            activations: self.activations,
+            tiles: upto(chunk, self.tiles, self.weights.tiles()),
+            panels: upto(turn, self.panels, self.activations.panels()),
+            out,
+        }
+    }
 }
 
 /// Refuses shapes that do not fit.
@@ -173,6 +220,8 @@ pub(super) struct Tiles<'a> {
     pub(super) weights: &'a Packed,
     pub(super) activations: &'a Activations,
     pub(super) tiles: Range<usize>,
+    /// Panels of rounded activations.
+    panels: Range<usize>,
     /// `tokens × rows`.
     pub(super) out: &'a Parts<f32>,
 }
@@ -220,125 +269,13 @@ impl Visitor for Rounded<'_> {
 
     fn visit<T: TileFormat>(self) {
         let Self { level, work } = self;
-        if work.activations.panels().len() <= 1 {
-            for tile in work.tiles.clone() {
-                dispatch(level, Product::<T>::new(work, tile));
-            }
-            return;
-        }
-        let mut scratch = SCRATCH.take();
-        let room = SLICE * T::Unpacked::BYTES;
-        scratch.resize(room + work.activations.tokens() * VECTOR);
         for tile in work.tiles.clone() {
-            let (blocks, sums) = scratch.bytes_mut().split_at_mut(room);
-            let staged = Staged::<T> {
-                work,
-                tile,
-                blocks,
-                sums: sums.as_chunks_mut().0,
-                format: PhantomData,
-            };
-            dispatch(level, staged);
-        }
-        SCRATCH.set(scratch);
-    }
-}
-
-thread_local! {
-    /// Unpacked blocks and sums: kept, as fresh memory would cost more than unpacking.
-    static SCRATCH: Cell<Aligned> = const { Cell::new(Aligned::empty()) };
-}
-
-/// One tile with many panels: some columns are unpacked at a time, into the first-level cache, and all
-/// panels go by.
-struct Staged<'a, T> {
-    work: &'a Tiles<'a>,
-    tile: usize,
-    /// Room for [`SLICE`] unpacked blocks.
-    blocks: &'a mut [u8],
-    /// Sums of the rows, a vector for each token.
-    sums: &'a mut [[u8; VECTOR]],
-    format: PhantomData<T>,
-}
-
-impl<T: TileFormat> Kernel for Staged<'_, T> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        let Self {
-            work,
-            tile,
-            blocks,
-            sums: all,
-            ..
-        } = self;
-        let mut first = 0;
-        for units in work.weights.tile(tile).chunks(SLICE / T::BLOCKS * T::BYTES) {
-            let count = units.len() / T::BYTES * T::BLOCKS;
-            let blocks = &mut blocks[..count * T::Unpacked::BYTES];
-            unpack::<S, T>(simd, units, blocks);
-            for (tokens, panel) in work.activations.panels() {
-                let kept = &mut all[tokens.clone()];
-                macro_rules! with {
-                    ($($n:literal)*) => {
-                        match tokens.len() {
-                            $($n if $n <= S::TOKENS => {
-                                let mut sums = [simd.splat(0.0); $n];
-                                if first > 0 {
-                                    for (sum, kept) in sums.iter_mut().zip(&*kept) {
-                                        // SAFETY: a vector is there.
-                                        *sum = unsafe { simd.load(kept.as_ptr().cast()) };
-                                    }
-                                }
-                                let panel = &panel[first * $n * WORDS..];
-                                let sums =
-                                    tile_panel::<S, T::Unpacked, $n>(simd, blocks, panel, sums);
-                                for (sum, kept) in sums.into_iter().zip(kept) {
-                                    // SAFETY: as above.
-                                    unsafe { simd.store(sum, kept.as_mut_ptr().cast()) };
-                                }
-                            })*
-                            _ => debug_assert!(tokens.is_empty()),
-                        }
-                    };
-                }
-                with!(1 2 3 4 5 6 7 8);
-            }
-            first += count;
-        }
-        for (token, sums) in all.iter().enumerate() {
-            // SAFETY: as above.
-            let sums = unsafe { simd.load(sums.as_ptr().cast()) };
-            work.put(simd, tile, token, sums);
+            dispatch(level, Product::<T>::new(work, tile));
         }
     }
 }
 
-/// Unpacks whole units, and asks for weights ahead of them.
-#[inline(always)]
-fn unpack<S: Simd, T: TileFormat>(simd: S, units: &[u8], to: &mut [u8]) {
-    let block = T::Unpacked::BYTES;
-    let units = units.chunks_exact(T::BYTES);
-    for (unit, to) in units.zip(to.chunks_exact_mut(T::BLOCKS * block)) {
-        let (unit, to) = (unit.as_ptr(), to.as_mut_ptr());
-        // SAFETY: `unit` is a whole unit, and `to` has room for all its blocks.
-        unsafe {
-            macro_rules! step {
-                ($($i:literal)*) => {$(
-                    if $i < T::BLOCKS {
-                        prefetch::<S, T>(simd, unit, $i);
-                        let unpacked = T::block::<S, $i>(simd, unit);
-                        T::Unpacked::write(simd, &unpacked, to.add($i * block));
-                    }
-                )*};
-            }
-            step!(0 1 2 3 4 5 6 7);
-        }
-    }
-}
-
-/// One tile with a panel.
+/// One tile with some panels.
 struct Product<'a, T> {
     work: &'a Tiles<'a>,
     tile: usize,
@@ -362,13 +299,19 @@ impl<T: TileFormat> Kernel for Product<'_, T> {
     fn run<S: Simd>(self, simd: S) {
         let Self { work, tile, .. } = self;
         let bytes = work.weights.tile(tile);
-        for (tokens, panel) in work.activations.panels() {
+        for i in work.panels.clone() {
+            let (tokens, panel) = work.activations.panel(i);
+            let is_first = i == work.panels.start;
             macro_rules! with {
                 ($($n:literal)*) => {
                     match tokens.len() {
                         $($n if $n <= S::TOKENS => {
-                            let sums = [simd.splat(0.0); $n];
-                            let sums = tile_panel::<S, T, $n>(simd, bytes, panel, sums);
+                            // The first panel brings the tile into the caches for the others.
+                            let sums = if is_first {
+                                tile_panel::<S, T, $n, true>(simd, bytes, panel)
+                            } else {
+                                tile_panel::<S, T, $n, false>(simd, bytes, panel)
+                            };
                             for (token, sums) in tokens.zip(sums) {
                                 work.put(simd, tile, token, sums);
                             }
@@ -382,16 +325,17 @@ impl<T: TileFormat> Kernel for Product<'_, T> {
     }
 }
 
-/// Adds the products of some blocks of a tile with as many of a panel of `N` tokens.
+/// The products of a tile with a panel of `N` tokens; `AHEAD` where weights are to be asked for before
+/// their use.
 #[inline(always)]
-fn tile_panel<S: Simd, T: TileFormat, const N: usize>(
+fn tile_panel<S: Simd, T: TileFormat, const N: usize, const AHEAD: bool>(
     simd: S,
     tile: &[u8],
     panel: &[u32],
-    mut sums: [S::F; N],
 ) -> [S::F; N] {
     let units = tile.len() / T::BYTES;
     assert!(panel.len() >= units * T::BLOCKS * N * WORDS);
+    let mut sums = [simd.splat(0.0); N];
     let (mut unit, mut words) = (tile.as_ptr(), panel.as_ptr());
     for _ in 0..units {
         // SAFETY: `unit` points to a whole unit, `words` to as many blocks of the panel: checked
@@ -400,7 +344,9 @@ fn tile_panel<S: Simd, T: TileFormat, const N: usize>(
             macro_rules! step {
                 ($($i:literal)*) => {$(
                     if $i < T::BLOCKS {
-                        prefetch::<S, T>(simd, unit, $i);
+                        if AHEAD {
+                            prefetch::<S, T, N>(simd, unit, $i);
+                        }
                         let unit = apart(unit);
                         let block = T::block::<S, $i>(simd, unit);
                         add_block::<S, T, N>(simd, &block, words.add($i * N * WORDS), &mut sums);
@@ -416,16 +362,18 @@ fn tile_panel<S: Simd, T: TileFormat, const N: usize>(
 }
 
 /// Asks for the part of the weights that block `i` will be, some way ahead. The next tile mostly
-/// follows this one. What is unpacked is in the cache already.
+/// follows this one.
 #[inline(always)]
-fn prefetch<S: Simd, T: TileFormat>(simd: S, unit: *const u8, i: usize) {
-    if T::IS_UNPACKED {
-        return;
-    }
+fn prefetch<S: Simd, T: TileFormat, const N: usize>(simd: S, unit: *const u8, i: usize) {
     let (from, to) = (i * T::BYTES / T::BLOCKS, (i + 1) * T::BYTES / T::BLOCKS);
     let mut at = from.next_multiple_of(VECTOR);
     while at < to {
-        simd.prefetch(unit.wrapping_add(AHEAD + at));
+        if N <= STREAMED {
+            simd.prefetch_second(unit.wrapping_add(NEAR + at));
+        } else {
+            simd.prefetch_second(unit.wrapping_add(FAR + at));
+            simd.prefetch(unit.wrapping_add(NEAR + at));
+        }
         at += VECTOR;
     }
 }

@@ -164,6 +164,28 @@ fn bits_depend_on_nothing_but_row_and_token() {
     }
 }
 
+/// A panel of these columns is half as large as the activations that tiles go by in turn.
+#[test]
+fn panels_of_several_turns_give_the_same_bits() {
+    let (ty, rows, cols, tokens) = (GgmlType::Q4_K, 33, 20_480, 27);
+    let bytes = random_weights(ty, rows, cols, 3);
+    let weights = Packed::from_bytes(ty, rows, cols, &bytes).unwrap();
+    let mut random = Random::new(4);
+    let x: Vec<f32> = (0..tokens * cols).map(|_| random.number()).collect();
+    for pool in [1, 2].map(Pool::new) {
+        for level in Level::available() {
+            let found = product(level, &pool, &weights, &x);
+            for (token, x) in x.chunks(cols).enumerate() {
+                let alone = product(level, &pool, &weights, x);
+                assert!(
+                    bits(&found[token * rows..][..rows]) == bits(&alone),
+                    "{level:?}, token {token}"
+                );
+            }
+        }
+    }
+}
+
 #[test]
 #[expect(
     clippy::single_range_in_vec_init,

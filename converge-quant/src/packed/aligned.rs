@@ -28,20 +28,7 @@ enum Memory {
 #[repr(C, align(64))]
 struct Line([u8; LINE]);
 
-impl Default for Aligned {
-    fn default() -> Self {
-        Self::empty()
-    }
-}
-
 impl Aligned {
-    pub(crate) const fn empty() -> Self {
-        Self {
-            memory: Memory::Lines(Vec::new()),
-            len: 0,
-        }
-    }
-
     /// For what is streamed through again and again: with small pages, looking up addresses and a
     /// look-ahead that ends every 4 KB cost half of the memory's speed.
     pub(crate) fn for_weights(len: usize) -> Self {
@@ -50,17 +37,6 @@ impl Aligned {
             None => Memory::Lines(vec![Line([0; LINE]); len.div_ceil(LINE)]),
         };
         Self { memory, len }
-    }
-
-    /// Makes it so long; what is in it is unspecified.
-    pub(crate) fn resize(&mut self, len: usize) {
-        if let Memory::Part(_) = self.memory {
-            *self = Self::empty();
-        }
-        if let Memory::Lines(lines) = &mut self.memory {
-            lines.resize(len.div_ceil(LINE), Line([0; LINE]));
-        }
-        self.len = len;
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
@@ -169,17 +145,6 @@ mod tests {
         for ((i, part), len) in all.iter().enumerate().zip(lens) {
             assert_eq!(part.bytes().len(), len);
             assert!(part.bytes().iter().all(|byte| *byte == i as u8 + 1));
-        }
-    }
-
-    #[test]
-    fn what_is_resized_is_so_long() {
-        for mut bytes in [Aligned::empty(), Aligned::for_weights(1000)] {
-            for len in [0, 1, 64, 100_000, 10] {
-                bytes.resize(len);
-                bytes.bytes_mut().fill(7);
-                assert_eq!(bytes.bytes(), vec![7; len]);
-            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Tiles of the types with blocks of 256 elements: a unit is one block, its scales in front.
 
 use super::{
-    Block, Flat, TileFormat,
+    Block, TileFormat,
     legacy::{IQ4_TABLE, looked_up, nibbles},
     tile::{VECTOR, eight, put, put_words},
 };
@@ -123,7 +123,6 @@ impl TileFormat for Q4K {
     const WIDE: bool = false;
     const SCALES: usize = 1;
     const MINS: usize = 1;
-    type Unpacked = Flat<1, 1, 0, false>;
 
     fn pack(from: &[u8], _index: usize, row: usize, to: &mut [u8]) {
         put_half(from, row, to);
@@ -162,7 +161,6 @@ impl TileFormat for Q5K {
     const WIDE: bool = false;
     const SCALES: usize = 1;
     const MINS: usize = 1;
-    type Unpacked = Flat<1, 1, 0, false>;
 
     fn pack(from: &[u8], _index: usize, row: usize, to: &mut [u8]) {
         put_half(from, row, to);
@@ -195,26 +193,30 @@ impl TileFormat for Q5K {
 pub(super) struct Q6K;
 
 impl Q6K {
-    const QL: usize = GROUPS + 16 * LANES;
-    const QH: usize = Self::QL + 4 * PLANE;
+    /// Where the first half begins: its high bits, then its low ones, as they are read.
+    const HALVES: usize = GROUPS + 16 * LANES;
+    /// Bytes of a half.
+    const HALF: usize = 3 * PLANE;
 }
 
 impl TileFormat for Q6K {
     const BLOCKS: usize = 8;
-    const BYTES: usize = Self::QH + 2 * PLANE;
+    const BYTES: usize = Self::HALVES + 2 * Self::HALF;
     const FILE_BLOCK: (usize, usize) = (256, 210);
     const OFFSET: i16 = 32;
     const WIDE: bool = false;
     const SCALES: usize = 2;
     const MINS: usize = 0;
-    type Unpacked = Flat<2, 0, 32, false>;
 
     fn pack(from: &[u8], _index: usize, row: usize, to: &mut [u8]) {
         put_half(&from[208..], row, to);
         for (i, &scale) in from[192..208].iter().enumerate() {
             to[GROUPS + LANES * i + row] = scale;
         }
-        put_words(&from[..192], row, &mut to[Self::QL..]);
+        for (half, to) in to[Self::HALVES..].chunks_exact_mut(Self::HALF).enumerate() {
+            put_words(&from[128 + 32 * half..][..32], row, to);
+            put_words(&from[64 * half..][..64], row, &mut to[PLANE..]);
+        }
     }
 
     #[inline(always)]
@@ -222,9 +224,9 @@ impl TileFormat for Q6K {
         // SAFETY: the parts lie in the unit.
         unsafe {
             let (half, quarter) = (I / 4, I % 4);
-            let low = unit.add(Self::QL + (2 * half + quarter % 2) * PLANE);
+            let high = unit.add(Self::HALVES + half * Self::HALF);
+            let low = high.add((1 + quarter % 2) * PLANE);
             let low = plane(simd, low, quarter as i32 / 2 * 4, 0x0f);
-            let high = unit.add(Self::QH + half * PLANE);
             let high = plane(simd, high, 2 * quarter as i32 - 4, 0x30);
             Block::symmetric(simd, joined(simd, low, high), signed_scales(simd, unit, I))
         }
@@ -246,7 +248,6 @@ impl TileFormat for Q2K {
     const WIDE: bool = false;
     const SCALES: usize = 2;
     const MINS: usize = 2;
-    type Unpacked = Flat<2, 2, 0, false>;
 
     fn pack(from: &[u8], _index: usize, row: usize, to: &mut [u8]) {
         put_half(&from[80..], row, to);
@@ -296,7 +297,6 @@ impl TileFormat for Q3K {
     const WIDE: bool = false;
     const SCALES: usize = 2;
     const MINS: usize = 0;
-    type Unpacked = Flat<2, 0, 4, false>;
 
     fn pack(from: &[u8], _index: usize, row: usize, to: &mut [u8]) {
         put_half(&from[108..], row, to);
@@ -335,7 +335,6 @@ impl TileFormat for Iq4Xs {
     const WIDE: bool = true;
     const SCALES: usize = 1;
     const MINS: usize = 0;
-    type Unpacked = Flat<1, 0, 128, true>;
 
     fn pack(from: &[u8], _index: usize, row: usize, to: &mut [u8]) {
         put_half(from, row, to);

@@ -1,7 +1,7 @@
 //! Tiles of the types with blocks of 32 elements. A unit is two blocks, their scales in front.
 
 use super::{
-    Block, Flat, TileFormat,
+    Block, TileFormat,
     tile::{VECTOR, eight, put, put_words},
 };
 use crate::{
@@ -133,7 +133,6 @@ macro_rules! symmetric_nibbles {
             const WIDE: bool = $offset == 128;
             const SCALES: usize = 1;
             const MINS: usize = 0;
-            type Unpacked = Flat<1, 0, $offset, { $offset == 128 }>;
 
             fn pack(from: &[u8], index: usize, row: usize, to: &mut [u8]) {
                 put_half(from, index, row, to);
@@ -205,7 +204,6 @@ impl TileFormat for Q4_1 {
     const WIDE: bool = false;
     const SCALES: usize = 1;
     const MINS: usize = 1;
-    type Unpacked = Flat<1, 1, 0, false>;
 
     fn pack(from: &[u8], index: usize, row: usize, to: &mut [u8]) {
         put_half(from, index, row, to);
@@ -242,7 +240,6 @@ impl TileFormat for Q5_0 {
     const WIDE: bool = false;
     const SCALES: usize = 1;
     const MINS: usize = 0;
-    type Unpacked = Flat<1, 0, 16, false>;
 
     fn pack(from: &[u8], index: usize, row: usize, to: &mut [u8]) {
         put_half(from, index, row, to);
@@ -284,7 +281,6 @@ impl TileFormat for Q5_1 {
     const WIDE: bool = false;
     const SCALES: usize = 1;
     const MINS: usize = 1;
-    type Unpacked = Flat<1, 1, 0, false>;
 
     fn pack(from: &[u8], index: usize, row: usize, to: &mut [u8]) {
         put_half(from, index, row, to);
@@ -323,7 +319,6 @@ impl TileFormat for Q8_0 {
     const WIDE: bool = true;
     const SCALES: usize = 1;
     const MINS: usize = 0;
-    type Unpacked = Flat<1, 0, 128, true>;
 
     fn pack(from: &[u8], index: usize, row: usize, to: &mut [u8]) {
         put_half(from, index, row, to);
@@ -362,7 +357,6 @@ impl TileFormat for Mxfp4 {
     const WIDE: bool = false;
     const SCALES: usize = 1;
     const MINS: usize = 0;
-    type Unpacked = Flat<1, 0, 12, false>;
 
     fn pack(from: &[u8], index: usize, row: usize, to: &mut [u8]) {
         put([from[0]], row, &mut to[16 * index..]);

@@ -41,13 +41,12 @@ pub(crate) use aligned::Aligned;
 use held::Held;
 pub use matrices::Matrices;
 pub use store::{PackedEntry, PackedMode, PackedStore};
-use tile::Flat;
-pub(crate) use tile::{Block, TileFormat, Unpacked, VECTOR, Visitor};
+pub(crate) use tile::{Block, TileFormat, VECTOR, Visitor};
 pub use writing::PackedWriting;
 
 /// Version of what tiles look like in memory, of all types together. Files of packed weights have
 /// it: who changes what [`Packed::from_bytes`] makes of a type raises it.
-const LAYOUT: u32 = 1;
+const LAYOUT: u32 = 2;
 
 /// Bytes after which loading says how far it is.
 const STEP: usize = 32 << 20;

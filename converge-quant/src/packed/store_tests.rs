@@ -172,10 +172,10 @@ fn the_layout_has_the_version_that_it_had() {
             XxHash3_64::oneshot(packed.held.bytes())
         ));
     }
-    assert_eq!((LAYOUT, sums.join("\n").as_str()), (1, LAYOUT_1));
+    assert_eq!((LAYOUT, sums.join("\n").as_str()), (2, LAYOUT_2));
 }
 
-const LAYOUT_1: &str = "\
+const LAYOUT_2: &str = "\
 F32 0489d04ffcd0b08a
 F16 e5fe1af9302a55c5
 Q4_0 4c88018012d49f6a
@@ -187,7 +187,7 @@ Q2_K 18f99d769a6905b7
 Q3_K 3434cfd1f7646563
 Q4_K 3c30af898062ea29
 Q5_K d0bf0d6734579299
-Q6_K b42a6a6e109e151c
+Q6_K 04cddaab6db5f934
 IQ4_NL 4c88018012d49f6a
 IQ4_XS e26fecd6737136b0
 BF16 e5fe1af9302a55c5

@@ -60,10 +60,6 @@ pub(crate) trait TileFormat {
     const SCALES: usize;
     /// Minima of 32 elements: 0, 1 or 2.
     const MINS: usize;
-    /// Whether its blocks are unpacked already.
-    const IS_UNPACKED: bool = false;
-    /// What it is once unpacked.
-    type Unpacked: Unpacked;
 
     /// Puts block `index` of a unit, as the file has it, into row `row` of the tile's unit.
     fn pack(from: &[u8], index: usize, row: usize, to: &mut [u8]);
@@ -73,15 +69,6 @@ pub(crate) trait TileFormat {
     /// # Safety
     /// `unit` points to `BYTES` bytes.
     unsafe fn block<S: Simd, const I: usize>(simd: S, unit: *const u8) -> Block<S>;
-}
-
-/// The format of tiles whose blocks are unpacked already.
-pub(crate) trait Unpacked: TileFormat {
-    /// Writes a block.
-    ///
-    /// # Safety
-    /// `to` points to [`TileFormat::BYTES`] bytes.
-    unsafe fn write<S: Simd>(simd: S, block: &Block<S>, to: *mut u8);
 }
 
 /// Something to do with a tile format.
@@ -175,79 +162,6 @@ impl Visitor for DecodeRow<'_> {
             self.step::<T, 5>(unit);
             self.step::<T, 6>(unit);
             self.step::<T, 7>(unit);
-        }
-    }
-}
-
-/// A tile whose blocks are unpacked already: what many tokens are multiplied with. Types that differ
-/// only in how they are packed share it.
-pub(crate) struct Flat<const SCALES: usize, const MINS: usize, const OFFSET: i16, const WIDE: bool>;
-
-impl<const SCALES: usize, const MINS: usize, const OFFSET: i16, const WIDE: bool>
-    Flat<SCALES, MINS, OFFSET, WIDE>
-{
-    const SCALE: usize = 8 * VECTOR;
-    const MIN: usize = Self::SCALE + SCALES * VECTOR;
-    const BLOCK: usize = Self::MIN + MINS * VECTOR;
-}
-
-impl<const SCALES: usize, const MINS: usize, const OFFSET: i16, const WIDE: bool> Unpacked
-    for Flat<SCALES, MINS, OFFSET, WIDE>
-{
-    #[inline(always)]
-    unsafe fn write<S: Simd>(simd: S, block: &Block<S>, to: *mut u8) {
-        // SAFETY: all parts lie below `BLOCK`, as its definition says.
-        unsafe {
-            eight!(J => simd.store_bytes(block.weights[J], to.add(J * VECTOR)));
-            for j in 0..SCALES {
-                simd.store(block.scales[j], to.add(Self::SCALE + j * VECTOR).cast());
-            }
-            for j in 0..MINS {
-                simd.store(block.mins[j], to.add(Self::MIN + j * VECTOR).cast());
-            }
-        }
-    }
-}
-
-impl<const SCALES: usize, const MINS: usize, const OFFSET: i16, const WIDE: bool> TileFormat
-    for Flat<SCALES, MINS, OFFSET, WIDE>
-{
-    const BLOCKS: usize = 1;
-    const BYTES: usize = Self::BLOCK;
-    const FILE_BLOCK: (usize, usize) = (super::BLOCK, 0);
-    const OFFSET: i16 = OFFSET;
-    const WIDE: bool = WIDE;
-    const SCALES: usize = SCALES;
-    const MINS: usize = MINS;
-    const IS_UNPACKED: bool = true;
-
-    type Unpacked = Self;
-
-    /// Comes from no file.
-    fn pack(_: &[u8], _: usize, _: usize, _: &mut [u8]) {}
-
-    #[inline(always)]
-    unsafe fn block<S: Simd, const I: usize>(simd: S, unit: *const u8) -> Block<S> {
-        // SAFETY: all parts of the block lie below `BYTES`.
-        unsafe {
-            let scales = unit.add(Self::SCALE);
-            Block {
-                weights: eight!(J => simd.load_bytes(unit.add(J * VECTOR))),
-                scales: [
-                    simd.load(scales.cast()),
-                    simd.load(scales.add((SCALES - 1) * VECTOR).cast()),
-                ],
-                mins: match MINS {
-                    0 => [simd.splat(0.0); 2],
-                    _ => {
-                        let mins = unit.add(Self::MIN);
-                        [
-                            simd.load(mins.cast()),
-                            simd.load(mins.add((MINS - 1) * VECTOR).cast()),
-                        ]
-                    }
-                },
-            }
         }
     }
 }

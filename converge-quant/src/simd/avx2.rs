@@ -259,6 +259,11 @@ impl Simd for Avx2 {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
     }
     #[inline(always)]
+    fn prefetch_second(self, at: *const u8) {
+        // SAFETY: a hint, which faults at no address.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
+    }
+    #[inline(always)]
     unsafe fn load_bytes(self, from: *const u8) -> Self::B {
         // SAFETY: see above; sixty-four bytes are readable.
         unsafe {
@@ -268,6 +273,7 @@ impl Simd for Avx2 {
             ]
         }
     }
+    #[cfg(test)]
     #[inline(always)]
     unsafe fn store_bytes(self, a: Self::B, to: *mut u8) {
         // SAFETY: see above; sixty-four bytes are writable.

@@ -174,10 +174,16 @@ impl Simd for Avx512 {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
     }
     #[inline(always)]
+    fn prefetch_second(self, at: *const u8) {
+        // SAFETY: a hint, which faults at no address.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
+    }
+    #[inline(always)]
     unsafe fn load_bytes(self, from: *const u8) -> __m512i {
         // SAFETY: see above; sixty-four bytes are readable.
         unsafe { _mm512_loadu_si512(from.cast()) }
     }
+    #[cfg(test)]
     #[inline(always)]
     unsafe fn store_bytes(self, a: __m512i, to: *mut u8) {
         // SAFETY: see above; sixty-four bytes are writable.

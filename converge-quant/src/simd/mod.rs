@@ -95,9 +95,12 @@ pub(crate) trait Simd: Copy {
     /// To each lane: the product of its two `i16` with the two of `a`, summed.
     fn dot2(self, sum: Self::I, weights: Self::I, a: i32) -> Self::I;
 
-    /// Asks for a cache line ahead of its use; any address will do.
+    /// Asks for a cache line ahead of its use, into the nearest cache; any address will do.
     fn prefetch(self, at: *const u8);
+    /// The same into the second cache.
+    fn prefetch_second(self, at: *const u8);
     unsafe fn load_bytes(self, from: *const u8) -> Self::B;
+    #[cfg(test)]
     unsafe fn store_bytes(self, a: Self::B, to: *mut u8);
     fn bytes(self, x: u8) -> Self::B;
     fn and(self, a: Self::B, b: Self::B) -> Self::B;

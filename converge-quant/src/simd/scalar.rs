@@ -178,10 +178,13 @@ impl Simd for Scalar {
     #[inline(always)]
     fn prefetch(self, _: *const u8) {}
     #[inline(always)]
+    fn prefetch_second(self, _: *const u8) {}
+    #[inline(always)]
     unsafe fn load_bytes(self, from: *const u8) -> Self::B {
         // SAFETY: sixty-four bytes are readable.
         unsafe { from.cast::<Self::B>().read_unaligned() }
     }
+    #[cfg(test)]
     #[inline(always)]
     unsafe fn store_bytes(self, a: Self::B, to: *mut u8) {
         // SAFETY: sixty-four bytes are writable.
