@@ -66,13 +66,13 @@ pub fn matmul_together<const N: usize>(
         return Ok(());
     }
     let products = products.map(|(weights, out)| (Cut::new(weights, activations), Parts::new(out)));
-    let count = products.iter().map(|(cut, _)| cut.len()).sum();
+    let count = products.iter().map(|(cut, _)| cut.len).sum();
     pool.run(count, &|mut i| {
         for (cut, out) in &products {
-            if i < cut.len() {
+            if i < cut.len {
                 return cut.part(i, out).run(level);
             }
-            i -= cut.len();
+            i -= cut.len;
         }
     });
     Ok(())
@@ -138,37 +138,34 @@ struct Cut<'a> {
     tiles: usize,
     /// Panels of a part.
     panels: usize,
+    /// Parts of the same panels.
+    chunks: usize,
+    /// Number of parts.
+    len: usize,
 }
 
 impl<'a> Cut<'a> {
     fn new(weights: &'a Packed, activations: &'a Activations) -> Self {
-        let panels = if weights.is_float() {
-            usize::MAX
-        } else {
-            TURN / activations.panel_bytes().max(1)
+        let all = activations.panels();
+        let panels = match weights.is_float() {
+            true => all,
+            false => TURN / activations.panel_bytes().max(1),
         };
+        let (tiles, panels) = (chunk(weights), panels.max(1));
+        let chunks = weights.tiles().div_ceil(tiles);
         Self {
             weights,
             activations,
-            tiles: chunk(weights),
-            panels: panels.max(1),
+            tiles,
+            panels,
+            chunks,
+            len: chunks * all.div_ceil(panels),
         }
     }
 
-    fn chunks(&self) -> usize {
-        self.weights.tiles().div_ceil(self.tiles)
-    }
-
-    /// Number of parts.
-    fn len(&self) -> usize {
-        self.chunks() * self.activations.panels().div_ceil(self.panels).max(1)
-    }
-
     fn part(&self, i: usize, out: &'a Parts<f32>) -> Tiles<'a> {
-        let (turn, chunk) = (i / self.chunks(), i % self.chunks());
-        let upto = |i: usize, len: usize, most: usize| {
-            i.saturating_mul(len).min(most)..(i + 1).saturating_mul(len).min(most)
-        };
+        let (turn, chunk) = (i / self.chunks, i % self.chunks);
+        let upto = |i: usize, len: usize, most: usize| i * len..((i + 1) * len).min(most);
         Tiles {
             weights: self.weights,
             activations: self.activations,

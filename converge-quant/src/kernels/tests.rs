@@ -164,7 +164,7 @@ fn bits_depend_on_nothing_but_row_and_token() {
     }
 }
 
-/// A panel of these columns is half as large as the activations that tiles go by in turn.
+/// A panel of these columns takes half of the bytes of a turn, so that a turn has one.
 #[test]
 fn panels_of_several_turns_give_the_same_bits() {
     let (ty, rows, cols, tokens) = (GgmlType::Q4_K, 33, 20_480, 27);

@@ -6,20 +6,17 @@ pub(crate) const MOST: usize = 24;
 /// The most tokens of a pass whose cost is known.
 pub(crate) const LONGEST: usize = 64;
 
-/// Tokens that the kernels take at once: one more costs another walk through the unpacked weights.
-const PANEL: usize = 8;
-
 /// Observations that a mean remembers, about.
 const MEMORY: f64 = 12.0;
 
 /// How much the prior weighs, in observations.
 const PRIOR: f64 = 0.2;
 
-/// Seconds of a pass over so many tokens, relative to one, before any was measured.
+/// Seconds of a pass over so many tokens, relative to one, before any was measured: the weights' way
+/// from memory takes as long for a few, the arithmetic for more.
 fn prior(tokens: usize) -> f64 {
-    let panels = tokens.saturating_sub(1) / PANEL;
-    let inside = tokens.saturating_sub(1) % PANEL;
-    1.0 + 1.1 * panels as f64 + 0.05 * inside as f64
+    let more = tokens.saturating_sub(1) as f64;
+    f64::max(1.0 + 0.05 * more, 0.2 * tokens as f64)
 }
 
 /// A mean that forgets.
