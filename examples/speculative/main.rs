@@ -31,7 +31,7 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use clap::Parser;
 use converge_core::{
     chat::{Message, RenderOptions},
@@ -79,9 +79,6 @@ struct Args {
     max_tokens: usize,
     #[command(flatten)]
     sampling: SamplingArgs,
-    /// Times that each prompt is decoded both ways, in turn: the medians count
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=99))]
-    rounds: u32,
     /// Draw how far drafts went, in each suite, as SVG to this file
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
@@ -151,7 +148,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         let mut pairs = Vec::new();
         for (i, task) in tasks.iter().enumerate() {
             let request = request(args, &speculative, task, &sampling)?;
-            let mut pair = pair(&mut speculative, &request, task, i, args.rounds)?;
+            let mut pair = pair(&mut speculative, &request, task, i % 2 == 1)?;
             if let Some(rival) = &rival {
                 let tokens = pair.plain.usage.decoded;
                 let schema = task.schema.as_ref();
@@ -271,20 +268,17 @@ fn request(
     Ok(request)
 }
 
-/// Generates both ways, each from nothing, so many times in turn, and compares. Of each way the median
-/// of the times is taken.
+/// Generates both ways, each from nothing, and compares.
 fn pair(
     speculative: &mut Speculative,
     request: &Request,
     task: &Task,
-    turn: usize,
-    rounds: u32,
+    drafted_first: bool,
 ) -> anyhow::Result<Pair> {
-    let (mut plain, mut drafted) = (Vec::new(), Vec::new());
-    for way in 0..2 * rounds as usize {
+    let (mut plain, mut drafted) = (None, None);
+    for with_drafts in [drafted_first, !drafted_first] {
         speculative.session().clear()?;
         let mut on_event = |_: converge_core::generate::Event<'_>| ();
-        let with_drafts = (way + turn) % 2 == 1;
         let generation = match with_drafts {
             true => {
                 speculative.take_stats();
@@ -297,29 +291,25 @@ fn pair(
             return Err(Interrupted.into());
         }
         match with_drafts {
-            true => drafted.push((generation, speculative.stats().clone())),
-            false => plain.push(generation),
+            true => drafted = Some(generation),
+            false => plain = Some(generation),
         }
     }
+    let (Some(plain), Some(drafted)) = (plain, drafted) else {
+        bail!("nothing was generated");
+    };
     if speculative.exact() {
         ensure!(
-            plain.iter().zip(&drafted).all(|(plain, (drafted, _))| {
-                plain.tokens == drafted.tokens && plain.stop == drafted.stop
-            }),
+            plain.tokens == drafted.tokens && plain.stop == drafted.stop,
             "{}: the tokens differ",
             task.name
         );
     }
-    let seconds = |generation: &Generation| generation.usage.decode_seconds;
-    plain.sort_by(|a, b| seconds(a).total_cmp(&seconds(b)));
-    drafted.sort_by(|(a, _), (b, _)| seconds(a).total_cmp(&seconds(b)));
-    let middle = rounds as usize / 2;
-    let (drafted, stats) = drafted.swap_remove(middle);
     Ok(Pair {
         name: task.name.clone(),
-        plain: plain.swap_remove(middle),
+        plain,
         drafted,
-        stats,
+        stats: speculative.stats().clone(),
         rival: Vec::new(),
     })
 }

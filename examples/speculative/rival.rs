@@ -171,7 +171,7 @@ fn answer(
         prompt,
         answer,
         slot: 0,
-        // Reading the prompt is not in the speed: the answer held to the schema need not read it again.
+        // Reading the prompt is not in the speed: what the slot has of it is used.
         cached: true,
         schema,
     })?;

@@ -17,10 +17,10 @@ use crate::{
 /// follow them in memory.
 const CHUNK: usize = 32 * 1024;
 
-/// Bytes of activations that tiles go by in turn: half of what a core's second-level cache holds.
+/// Bytes of activations that tiles go by in turn: half of 1 MB, a common second-level cache.
 const TURN: usize = 512 * 1024;
 
-/// Tokens up to which the machine's own look-ahead streams weights best, with lines asked for only
+/// Tokens of a panel up to which the machine's own look-ahead streams weights best, with lines asked for only
 /// [`NEAR`] bytes before their use: more would keep places that it needs.
 const STREAMED: usize = 2;
 
@@ -130,7 +130,7 @@ pub fn matmul_tiles(
 }
 
 /// A product cut into parts: some panels with all tiles, then the next ones, so that a thread's
-/// activations stay in its cache as tiles go by.
+/// activations stay in its cache as tiles go by. Weights of plain numbers take all tokens at once.
 struct Cut<'a> {
     weights: &'a Packed,
     activations: &'a Activations,

@@ -164,7 +164,8 @@ fn bits_depend_on_nothing_but_row_and_token() {
     }
 }
 
-/// A panel of these columns takes half of the bytes of a turn, so that a turn has one.
+/// A panel of eight tokens takes more than half of a turn, so that a turn has one; of narrower panels
+/// there are several turns, too.
 #[test]
 fn panels_of_several_turns_give_the_same_bits() {
     let (ty, rows, cols, tokens) = (GgmlType::Q4_K, 33, 20_480, 27);
