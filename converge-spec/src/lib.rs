@@ -22,8 +22,8 @@
 //! argmax(logit / T + Gumbel noise) couples what is drawn with and without them. The decoder must keep
 //! its side: logits that do not depend on the pass ([`Generate::exact`]).
 //!
-//! **Never much slower.** The [`controller`] measures what passes and guesses cost and how often guesses
-//! of each kind are right, and drafts as far as that pays.
+//! **Seldom slower.** The [`controller`] measures what passes and guesses cost and how often guesses of
+//! each kind are right, and drafts as far as that pays; until it has learned, some drafts do not.
 //!
 //! - [`SuffixDrafter`] guesses what followed the same words before; it costs microseconds. With a
 //!   [`Store`] it remembers earlier runs.

@@ -28,11 +28,24 @@ impl fmt::Display for Interrupted {
 
 impl Error for Interrupted {}
 
+/// What the libraries warn of goes to stderr, a line each.
+fn show_warnings() {
+    let lines = tracing_subscriber::fmt()
+        .with_writer(io::stderr)
+        .with_max_level(tracing_subscriber::filter::LevelFilter::WARN)
+        .with_ansi(false)
+        .with_target(false)
+        .without_time();
+    // Whoever has set up their own sees them there.
+    let _ = lines.try_init();
+}
+
 /// Runs an example to its exit code: 0, 1 after an error told in one line on stderr, 130 after
 /// Ctrl-C, and 0 when the reader of its output went away (`… | head`). Usage errors end with 2
 /// before this, in the argument parser.
 pub fn run(main: impl FnOnce() -> anyhow::Result<()>) -> ExitCode {
     on_interrupt();
+    show_warnings();
     let Err(error) = main() else {
         return ExitCode::SUCCESS;
     };

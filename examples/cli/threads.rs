@@ -2,10 +2,14 @@ use std::{
     env, io,
     num::NonZeroUsize,
     process::{Command, ExitCode},
+    thread,
 };
 
 /// Where candle and rayon read how many threads to start.
 const VARIABLE: &str = "RAYON_NUM_THREADS";
+
+/// Threads that may always be asked for.
+const MOST: usize = 64;
 
 /// [`run`](super::run) with so many threads; with the machine's cores where `threads` is `None`.
 ///
@@ -15,6 +19,15 @@ pub fn run_on(
     threads: Option<NonZeroUsize>,
     main: impl FnOnce() -> anyhow::Result<()>,
 ) -> ExitCode {
+    let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let most = MOST.max(4 * cores);
+    if let Some(threads) = threads.filter(|threads| threads.get() > most) {
+        eprintln!(
+            "error: --threads {threads}: so many would wait for each other on {cores} cores; give at \
+             most {most}, mostly as many as cores"
+        );
+        return ExitCode::FAILURE;
+    }
     let threads = threads.map(|n| n.to_string());
     let Some(threads) = threads.filter(|n| env::var(VARIABLE).as_ref() != Ok(n)) else {
         return super::run(main);

@@ -80,8 +80,8 @@ pub struct EngineArgs {
     #[arg(long, conflicts_with = "backend")]
     pub f32: bool,
     /// Keep packed weights on disk, as many bytes as the model, for the next start: in
-    /// ~/.cache/converge/packed, or the folder that CONVERGE_PACKED names. `cache packed` lists and
-    /// removes them
+    /// ~/.cache/converge/packed, or the folder that CONVERGE_PACKED names. `cache packed
+    /// list` shows them, `cache packed purge` removes them
     #[arg(long, value_enum, default_value_t, value_name = "HOW")]
     pub packed: Packed,
     /// Keep each thread but the first on a core of its own

@@ -50,8 +50,6 @@ pub struct Ask<'a> {
     pub answer: usize,
     /// The conversation.
     pub slot: usize,
-    /// Whether what the slot holds of the prompt is used.
-    pub cached: bool,
     /// What the answer is held to; without it, an end of text does not count.
     pub schema: Option<&'a Value>,
 }
@@ -70,6 +68,20 @@ pub struct Reply {
     pub accepted: usize,
 }
 
+/// Refuses a path where no program is.
+///
+/// # Errors
+/// What is to be done.
+pub fn check(program: &Path) -> anyhow::Result<()> {
+    ensure!(
+        program.is_file(),
+        "{} is not there: build llama.cpp (target `llama-server`) and name its program, or the folder of \
+         its programs where that is asked for",
+        program.display()
+    );
+    Ok(())
+}
+
 /// The kinds of speculative decoding that a server says it has, in `--help`.
 ///
 /// # Errors
@@ -78,6 +90,13 @@ pub fn kinds(program: &Path) -> anyhow::Result<Vec<String>> {
     let shown = program.display();
     let out = Command::new(program).arg("--help").output();
     let out = out.with_context(|| format!("cannot start {shown}: build llama.cpp's server"))?;
+    let said = String::from_utf8_lossy(&out.stderr);
+    let said = said.lines().last().unwrap_or_default();
+    ensure!(
+        out.status.success(),
+        "{shown} --help: {}: {said}",
+        out.status
+    );
     let help = String::from_utf8_lossy(&out.stdout);
     let line = help.lines().find_map(|line| {
         let rest = line.trim_start().strip_prefix("--spec-type")?;
@@ -138,7 +157,7 @@ impl Server {
         }
     }
 
-    /// Has it answer, by the most likely tokens.
+    /// Has it answer, by the most likely tokens. What the slot holds of the prompt is used.
     ///
     /// # Errors
     /// A server that refuses or is gone; [`Interrupted`], at once.
@@ -147,7 +166,7 @@ impl Server {
             "prompt": ask.prompt,
             "n_predict": ask.answer,
             "id_slot": ask.slot,
-            "cache_prompt": ask.cached,
+            "cache_prompt": true,
             "ignore_eos": ask.schema.is_none(),
             "temperature": 0.0,
             "return_tokens": true,

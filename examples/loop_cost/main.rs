@@ -27,7 +27,7 @@ use converge_core::generate::Generate;
 use converge_examples::{
     cli::{self, Watch},
     engine::{self, EngineArgs},
-    llama::{Ask, Options, Server},
+    llama::{self, Ask, Options, Server},
     models,
 };
 use converge_spec::{ModelDrafter, Speculative, SuffixDrafter};
@@ -87,6 +87,9 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> anyhow::Result<()> {
+    if let Some(program) = &args.server {
+        llama::check(program)?;
+    }
     let gguf = engine::open(&args.model)?;
     let watch = Watch::new();
     if let Some(file) = &args.record {
@@ -154,7 +157,6 @@ fn run(args: &Args) -> anyhow::Result<()> {
                             prompt,
                             answer,
                             slot,
-                            cached: true,
                             schema: None,
                         })?;
                         Ok(Answer {

@@ -3,7 +3,7 @@
 //! ```text
 //! cargo run --release --example speculative -- "Write a binary search in Rust."
 //! cargo run --release --example speculative -- --draft none --suite examples/prompts/edits.jsonl
-//! cargo run --release --example speculative -- --suite examples/prompts/code.jsonl --json
+//! cargo run --release --example speculative -- --suite examples/prompts/code.jsonl --rounds 3 --json
 //! cargo run --release --example speculative -- --suite examples/prompts/code.jsonl --plot code.svg
 //! cargo run --release --example speculative -- --suite examples/prompts/code.jsonl --llama DIR
 //! ```
@@ -12,7 +12,10 @@
 //! answer is held to, or none. Those in `examples/prompts` are edits of whole files, calls of tools in
 //! an agent's transcript, fresh code (of HumanEval, <https://github.com/openai/human-eval>, MIT) and
 //! prose. Each prompt is generated once without and once with drafts, in changing order, and any
-//! difference is an error. Rates are those of decoding: both ways read the prompt alike.
+//! difference is an error. Rates are those of decoding: the prompt is read once for both. As in an agent's
+//! run, later prompts of a suite draft from earlier answers, too. With `--rounds` the suite is measured so
+//! often, each time with drafters that know nothing yet, and the round of the median ratio counts, prompt by
+//! prompt.
 //!
 //! With `--llama` llama.cpp's server answers each prompt after ours: the same token ids, as many tokens
 //! as ours answered (an end of text does not count), its most likely ones, plain and in each of its
@@ -26,7 +29,9 @@ mod rival;
 
 use std::{
     fmt::Write as _,
+    fs::File,
     io::{Write as _, stdout},
+    num::NonZeroUsize,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -36,7 +41,6 @@ use clap::Parser;
 use converge_core::{
     chat::{Message, RenderOptions},
     generate::{Generate, Generation, Request, StopReason},
-    sample::Sampling,
     tokenizer::Tokenizer,
 };
 use converge_examples::{
@@ -79,6 +83,9 @@ struct Args {
     max_tokens: usize,
     #[command(flatten)]
     sampling: SamplingArgs,
+    /// Measure each suite so often: medians
+    #[arg(long, value_name = "N", default_value_t = NonZeroUsize::MIN)]
+    rounds: NonZeroUsize,
     /// Draw how far drafts went, in each suite, as SVG to this file
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
@@ -96,6 +103,7 @@ struct Args {
 
 /// One line of a suite.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Task {
     name: String,
     messages: Vec<Message>,
@@ -121,22 +129,22 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> anyhow::Result<()> {
-    let sampling = args.sampling.sampling()?;
+    args.sampling.sampling()?;
     let suites = suites(args)?;
+    if let Some(path) = &args.plot {
+        // Rather now than after minutes.
+        let file = File::options().create(true).append(true).open(path);
+        file.with_context(|| format!("cannot write {}", path.display()))?;
+    }
     let gguf = engine::open(&args.model)?;
     let session = args.engine.session(&gguf)?;
     session.settle();
     if !session.exact() {
         eprintln!("[this engine is not exact: the two texts may differ]");
     }
-    let mut drafters: Vec<Box<dyn Drafter>> = Vec::new();
-    if !args.no_suffix {
-        drafters.push(Box::new(SuffixDrafter::new()));
-    }
-    if args.draft != "none" {
-        drafters.push(Box::new(model_drafter(args, session.tokenizer())?));
-    }
-    let mut speculative = Speculative::new(session, drafters);
+    // What does not fit together is told now.
+    let sources = drafters(args, session.tokenizer())?;
+    let mut speculative = Speculative::new(session, sources);
 
     let rival = match &args.llama {
         Some(dir) => Some(rival(args, dir, &gguf, &speculative, &suites)?),
@@ -145,23 +153,31 @@ fn run(args: &Args) -> anyhow::Result<()> {
     let mut out = stdout().lock();
     let mut panels = Vec::new();
     for (name, tasks) in suites {
-        let mut pairs = Vec::new();
-        for (i, task) in tasks.iter().enumerate() {
-            let request = request(args, &speculative, task, &sampling)?;
-            let mut pair = pair(&mut speculative, &request, task, i % 2 == 1)?;
-            if let Some(rival) = &rival {
-                let tokens = pair.plain.usage.decoded;
-                let schema = task.schema.as_ref();
-                pair.rival = rival.measure(&request.prompt, tokens, schema, i)?;
+        let mut rounds: Vec<Vec<Pair>> = tasks.iter().map(|_| Vec::new()).collect();
+        let mut ended = Ok(());
+        'rounds: for round in 0..args.rounds.get() {
+            let session = speculative.into_session();
+            let sources = drafters(args, session.tokenizer())?;
+            speculative = Speculative::new(session, sources);
+            for (i, task) in tasks.iter().enumerate() {
+                let measured = measure(args, &mut speculative, rival.as_ref(), task, round + i);
+                let pair = match measured {
+                    Ok(pair) => pair,
+                    Err(error) => {
+                        ended = Err(error);
+                        break 'rounds;
+                    }
+                };
+                match args.json {
+                    true => writeln!(out, "{}", pair.json(&name, round))?,
+                    false => eprintln!("[{name} {}: {:.2}]", pair.name, pair.ratio()),
+                }
+                rounds[i].push(pair);
             }
-            if args.json {
-                writeln!(out, "{}", pair.json(&name))?;
-            } else {
-                eprintln!("[{name} {}: {:.2}]", pair.name, pair.ratio());
-            }
-            pairs.push(pair);
         }
-        if !args.json {
+        let pairs: Vec<_> = rounds.into_iter().filter_map(middle).collect();
+        // What is finished is kept, whatever came then.
+        if !args.json && !pairs.is_empty() {
             write!(out, "{}", table(&name, &pairs)?)?;
         }
         if let Some(rival) = &rival
@@ -172,6 +188,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
                 false => write!(out, "{}", summary.table(rival.repack)?)?,
             }
         }
+        ended?;
         panels.push(panel(name, &pairs));
     }
     if let Some(path) = &args.plot {
@@ -220,7 +237,7 @@ fn rival(
     let mut context = 0;
     let mut first = Vec::new();
     for task in suites.iter().flat_map(|(_, tasks)| tasks) {
-        let request = request(args, speculative, task, &Sampling::default())?;
+        let request = request(args, speculative, task)?;
         context = context.max(request.prompt.len() + request.max_tokens);
         if first.is_empty() {
             first = request.prompt;
@@ -250,17 +267,17 @@ fn model_drafter(args: &Args, target: &Tokenizer) -> anyhow::Result<ModelDrafter
     Ok(drafter.with_frequent(args.frequent))
 }
 
-fn request(
-    args: &Args,
-    speculative: &Speculative,
-    task: &Task,
-    sampling: &Sampling,
-) -> anyhow::Result<Request> {
+fn request(args: &Args, speculative: &Speculative, task: &Task) -> anyhow::Result<Request> {
     let options = RenderOptions::default();
     let (chat, tokenizer) = (speculative.chat(), speculative.tokenizer());
     let mut request = Request::new(chat.encode(tokenizer, &task.messages, &options)?);
     request.max_tokens = task.max_tokens.unwrap_or(args.max_tokens);
-    request.sampling = sampling.clone();
+    ensure!(
+        request.max_tokens > 0,
+        "{}: 0 tokens: nothing to compare",
+        task.name
+    );
+    request.sampling = args.sampling.sampling()?;
     if let Some(schema) = &task.schema {
         request.grammar = Some(speculative.compile(schema)?);
     }
@@ -268,7 +285,44 @@ fn request(
     Ok(request)
 }
 
-/// Generates both ways, each from nothing, and compares.
+/// Where guesses come from, none of which knows anything yet.
+fn drafters(args: &Args, target: &Tokenizer) -> anyhow::Result<Vec<Box<dyn Drafter>>> {
+    let mut drafters: Vec<Box<dyn Drafter>> = Vec::new();
+    if !args.no_suffix {
+        drafters.push(Box::new(SuffixDrafter::new()));
+    }
+    if args.draft != "none" {
+        drafters.push(Box::new(model_drafter(args, target)?));
+    }
+    Ok(drafters)
+}
+
+/// Ours both ways, and llama.cpp; who begins is another for each `turn`.
+fn measure(
+    args: &Args,
+    speculative: &mut Speculative,
+    rival: Option<&Rival>,
+    task: &Task,
+    turn: usize,
+) -> anyhow::Result<Pair> {
+    let request = request(args, speculative, task)?;
+    let mut pair = pair(speculative, &request, task, turn % 2 == 1)?;
+    if let Some(rival) = rival {
+        let tokens = pair.plain.usage.decoded;
+        let schema = task.schema.as_ref();
+        pair.rival = rival.measure(&request.prompt, tokens, schema, turn)?;
+    }
+    Ok(pair)
+}
+
+/// The round whose ratio is the median.
+fn middle(mut rounds: Vec<Pair>) -> Option<Pair> {
+    rounds.sort_by(|a, b| a.ratio().total_cmp(&b.ratio()));
+    let middle = rounds.len().checked_sub(1)? / 2;
+    rounds.into_iter().nth(middle)
+}
+
+/// Generates both ways, the second from the same prompt, and compares.
 fn pair(
     speculative: &mut Speculative,
     request: &Request,
@@ -276,8 +330,8 @@ fn pair(
     drafted_first: bool,
 ) -> anyhow::Result<Pair> {
     let (mut plain, mut drafted) = (None, None);
+    speculative.session().clear()?;
     for with_drafts in [drafted_first, !drafted_first] {
-        speculative.session().clear()?;
         let mut on_event = |_: converge_core::generate::Event<'_>| ();
         let generation = match with_drafts {
             true => {
@@ -327,10 +381,11 @@ impl Pair {
         self.drafted_speed() / self.plain_speed()
     }
 
-    /// With the reading of the prompt.
+    /// With the reading of the prompt, which the first one did.
     fn whole_ratio(&self) -> f64 {
-        let seconds = |g: &Generation| g.usage.prefill_seconds + g.usage.decode_seconds;
-        seconds(&self.plain) / seconds(&self.drafted)
+        let [plain, drafted] = [&self.plain.usage, &self.drafted.usage];
+        let reading = f64::max(plain.prefill_seconds, drafted.prefill_seconds);
+        (reading + plain.decode_seconds) / (reading + drafted.decode_seconds)
     }
 
     /// Seconds of a plain pass.
@@ -338,7 +393,7 @@ impl Pair {
         self.plain.usage.decode_seconds / self.plain.usage.passes.saturating_sub(1).max(1) as f64
     }
 
-    fn json(&self, suite: &str) -> Value {
+    fn json(&self, suite: &str, round: usize) -> Value {
         let sources = self.stats.sources.iter().map(|source| {
             let positions = source.positions.iter().map(|p| [p.drafted, p.accepted]);
             json!({
@@ -352,6 +407,7 @@ impl Pair {
         });
         json!({
             "suite": suite,
+            "round": round,
             "name": self.name,
             "identical": self.plain.tokens == self.drafted.tokens,
             "stop": engine::stop_name(&self.plain.stop),

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::ensure;
+use anyhow::bail;
 use converge_core::{TokenId, generate::Cancel};
 use converge_examples::llama::{self, Ask, Options, Server};
 use serde_json::{Value, json};
@@ -88,13 +88,18 @@ impl Rival {
         cancel: &Cancel,
     ) -> anyhow::Result<Self> {
         let program = setting.dir.join("llama-server");
-        ensure!(
-            program.is_file(),
-            "{} is not there: build llama.cpp (target `llama-server`) and give the folder of its \
-             programs as --llama",
-            program.display()
-        );
-        let kinds = llama::kinds(&program)?;
+        llama::check(&program)?;
+        let modes = modes(&llama::kinds(&program)?, setting);
+        let missing = setting
+            .modes
+            .iter()
+            .find(|wanted| modes.iter().all(|(name, _)| name != *wanted));
+        if let Some(wanted) = missing {
+            bail!(
+                "--llama-modes {wanted}: {} has no such mode, or it needs --draft",
+                program.display()
+            );
+        }
         let start = |repack, more| {
             let options = Options {
                 program: &program,
@@ -126,7 +131,7 @@ impl Rival {
             repack = fast.1;
             servers.push((PLAIN.to_owned(), fast.2));
         }
-        for (name, more) in modes(&kinds, setting) {
+        for (name, more) in modes {
             if name != PLAIN {
                 servers.push((name, start(repack, more)?));
             }
@@ -171,8 +176,6 @@ fn answer(
         prompt,
         answer,
         slot: 0,
-        // Reading the prompt is not in the speed: what the slot has of it is used.
-        cached: true,
         schema,
     })?;
     Ok(Measure {

@@ -335,3 +335,64 @@ fn a_model_without_a_chat_template_continues_the_message() {
     assert!(said.contains("no chat template"), "{said}");
     assert!(String::from_utf8_lossy(&output.stdout).contains("Thursday"));
 }
+
+#[test]
+fn what_cannot_come_to_a_good_end_is_refused_before_the_work() {
+    let model = model();
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    refused(
+        "generate",
+        &["-m", &model, "--threads", "10000", "Hi"],
+        &["--threads 10000", "give at most"],
+    );
+    let missing = path("llama-server");
+    refused(
+        "loop_cost",
+        &["-m", &model, "--server", &missing],
+        &["llama-server", "build llama.cpp"],
+    );
+
+    let suite = path("suite.jsonl");
+    let line = r#"{"name": "a", "messages": [{"role": "user", "content": "Hi"}]"#;
+    fs::write(&suite, format!("{line}}}\n{line}, \"shema\": {{}}}}\n")).unwrap();
+    let speculative = |args: &[&str], words: &[&str]| {
+        let common = ["-m", model.as_str(), "--draft", "none"];
+        refused("speculative", &[&common, args].concat(), words);
+    };
+    speculative(&["--suite", &suite], &["line 2", "shema"]);
+    speculative(&["--max-tokens", "0", "Hi"], &["0 tokens"]);
+    let nowhere = path("no/plot.svg");
+    speculative(&["--plot", &nowhere, "Hi"], &["cannot write", "plot.svg"]);
+}
+
+/// A damaged file of packed weights is told on stderr, and the answer is the same.
+#[test]
+fn a_damaged_file_of_packed_weights_is_told() {
+    let model = model();
+    let store = tempfile::tempdir().unwrap();
+    let answer = || {
+        let output = program("generate")
+            .args(["-m", &model, "--raw", "--max-tokens", "4", "--packed"])
+            .args(["read", "Monday, Tuesday,"])
+            .env("CONVERGE_PACKED", store.path())
+            .output()
+            .unwrap();
+        assert!(output.status.success());
+        (output.stdout, String::from_utf8(output.stderr).unwrap())
+    };
+    let (first, said) = answer();
+    assert!(!said.contains("passed over"), "{said}");
+    let files = fs::read_dir(store.path()).unwrap();
+    let file = files
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.extension().is_some_and(|ending| ending == "tiles"))
+        .unwrap();
+    let mut bytes = fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&file, bytes).unwrap();
+    let (second, said) = answer();
+    assert!(said.contains("passed over"), "{said}");
+    assert!(first == second);
+}

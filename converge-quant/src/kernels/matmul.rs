@@ -1,4 +1,5 @@
-//! Products of packed weights with activations.
+//! Products of packed weights with activations. A tile of sixteen rows goes by a panel of tokens, block by
+//! block, and weights are asked for from memory ahead of their use.
 
 use std::{marker::PhantomData, ops::Range};
 
@@ -20,8 +21,9 @@ const CHUNK: usize = 32 * 1024;
 /// Bytes of activations that tiles go by in turn: half of 1 MB, a common second-level cache.
 const TURN: usize = 512 * 1024;
 
-/// Tokens of a panel up to which the machine's own look-ahead streams weights best, with lines asked for only
-/// [`NEAR`] bytes before their use: more would keep places that it needs.
+/// Tokens of a panel up to which the machine's own look-ahead streams weights best. Lines are asked for
+/// [`NEAR`] bytes before their use, which sets it going; asked for from further on, they would take the
+/// few places for lines on their way, and it would stop.
 const STREAMED: usize = 2;
 
 /// Bytes from weights to those that are asked for into the nearest cache, or with few tokens into the
@@ -79,7 +81,7 @@ pub fn matmul_together<const N: usize>(
 }
 
 /// [`matmul`] for some rows only, given as ranges of tiles of [`Packed::TILE`] rows in ascending order.
-/// The other outputs stay what they are.
+/// The other outputs stay what they are. For few tokens: all of them go by each tile at once.
 ///
 /// # Errors
 /// As [`matmul`]; [`QuantError::OperandLength`] where ranges are not ascending or go past the end.

@@ -12,8 +12,8 @@ const MEMORY: f64 = 12.0;
 /// How much the prior weighs, in observations.
 const PRIOR: f64 = 0.2;
 
-/// Seconds of a pass over so many tokens, relative to one, before any was measured: the weights' way
-/// from memory takes as long for a few, the arithmetic for more.
+/// Seconds of a pass over so many tokens, relative to one, before any was measured: a few wait
+/// for the weights, whose way from memory takes as long for one, and more wait for arithmetic.
 fn prior(tokens: usize) -> f64 {
     let more = tokens.saturating_sub(1) as f64;
     f64::max(1.0 + 0.05 * more, 0.2 * tokens as f64)

@@ -13,7 +13,7 @@
 //!
 //! The length with the highest speed is chosen, and none at all where that is plain decoding. `t`, `d`
 //! and `a` are learned from every pass (the analysis is that of Leviathan et al., arXiv 2211.17192,
-//! section 3, with measured costs in the place of assumed ones).
+//! section 3, with costs that are assumed only until some were measured).
 
 mod acceptance;
 mod cost;
