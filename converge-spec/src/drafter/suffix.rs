@@ -1,7 +1,7 @@
 //! Guesses what followed the same words before.
 //!
 //! The longest suffix of the text that occurred before, in the request or in anything that this
-//! process generated, and what followed it most often: prompt lookup (Saxena 2023) over texts that
+//! process generated, and what followed it last: prompt lookup (Saxena 2023) over texts that
 //! grow, as in SuffixDecoding (Oliaro et al., arXiv 2411.04975), with a suffix automaton, which takes
 //! a token in without a search.
 //!
