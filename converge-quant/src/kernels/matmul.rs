@@ -1,15 +1,15 @@
 //! Products of packed weights with activations. A tile of sixteen rows goes by a panel of tokens, block by
-//! block, and weights are asked for from memory ahead of their use.
+//! block, and weights are asked for from memory [ahead](super::ahead) of their use.
 
 use std::{marker::PhantomData, ops::Range};
 
 use super::{
     activations::{Activations, SCALES, SECOND, SUMS, WHOLE, WORDS},
-    float,
+    ahead, float,
 };
 use crate::{
     QuantError, Result,
-    packed::{Block, Packed, ROWS, TileFormat, VECTOR, Visitor, visit},
+    packed::{Block, Packed, ROWS, TileFormat, Visitor, visit},
     simd::{Kernel, LANES, Level, Simd, dispatch},
     threads::{Parts, Pool},
 };
@@ -20,19 +20,6 @@ const CHUNK: usize = 32 * 1024;
 
 /// Bytes of activations that tiles go by in turn: half of 1 MB, a common second-level cache.
 const TURN: usize = 512 * 1024;
-
-/// Tokens of a panel up to which the machine's own look-ahead streams weights best. Lines are asked for
-/// [`NEAR`] bytes before their use, which sets it going; asked for from further on, they would take the
-/// few places for lines on their way, and it would stop.
-const STREAMED: usize = 2;
-
-/// Bytes from weights to those that are asked for into the nearest cache, or with few tokens into the
-/// second.
-const NEAR: usize = 1024;
-
-/// Bytes from weights to those that are asked for from memory where a unit takes so long, with more
-/// tokens, that the machine's look-ahead does not reach the next.
-const FAR: usize = 6144;
 
 /// `out[token][row] = Σ weights[row][i] · activations[token][i]`; `out` is row-major, one row of
 /// `weights.rows()` numbers for each token.
@@ -300,16 +287,23 @@ impl<T: TileFormat> Kernel for Product<'_, T> {
         let bytes = work.weights.tile(tile);
         for i in work.panels.clone() {
             let (tokens, panel) = work.activations.panel(i);
-            let is_first = i == work.panels.start;
+            // The first panel brings the tile into the caches for the others.
+            let way = match i == work.panels.start {
+                true => ahead::way(),
+                false => ahead::NONE,
+            };
             macro_rules! with {
                 ($($n:literal)*) => {
                     match tokens.len() {
                         $($n if $n <= S::TOKENS => {
-                            // The first panel brings the tile into the caches for the others.
-                            let sums = if is_first {
-                                tile_panel::<S, T, $n, true>(simd, bytes, panel)
-                            } else {
-                                tile_panel::<S, T, $n, false>(simd, bytes, panel)
+                            let sums = match way {
+                                ahead::NONE => {
+                                    tile_panel::<S, T, $n, { ahead::NONE }>(simd, bytes, panel)
+                                }
+                                ahead::INSTEAD => {
+                                    tile_panel::<S, T, $n, { ahead::INSTEAD }>(simd, bytes, panel)
+                                }
+                                _ => tile_panel::<S, T, $n, { ahead::BESIDE }>(simd, bytes, panel),
                             };
                             for (token, sums) in tokens.zip(sums) {
                                 work.put(simd, tile, token, sums);
@@ -324,10 +318,9 @@ impl<T: TileFormat> Kernel for Product<'_, T> {
     }
 }
 
-/// The products of a tile with a panel of `N` tokens; `AHEAD` where weights are to be asked for before
-/// their use.
+/// The products of a tile with a panel of `N` tokens; `WAY` is that of asking for weights [`ahead`].
 #[inline(always)]
-fn tile_panel<S: Simd, T: TileFormat, const N: usize, const AHEAD: bool>(
+fn tile_panel<S: Simd, T: TileFormat, const N: usize, const WAY: u8>(
     simd: S,
     tile: &[u8],
     panel: &[u32],
@@ -343,9 +336,7 @@ fn tile_panel<S: Simd, T: TileFormat, const N: usize, const AHEAD: bool>(
             macro_rules! step {
                 ($($i:literal)*) => {$(
                     if $i < T::BLOCKS {
-                        if AHEAD {
-                            prefetch::<S, T, N>(simd, unit, $i);
-                        }
+                        ahead::ask::<S, T, N, WAY>(simd, unit, $i);
                         let unit = apart(unit);
                         let block = T::block::<S, $i>(simd, unit);
                         add_block::<S, T, N>(simd, &block, words.add($i * N * WORDS), &mut sums);
@@ -358,23 +349,6 @@ fn tile_panel<S: Simd, T: TileFormat, const N: usize, const AHEAD: bool>(
         }
     }
     sums
-}
-
-/// Asks for the part of the weights that block `i` will be, some way ahead. The next tile mostly
-/// follows this one.
-#[inline(always)]
-fn prefetch<S: Simd, T: TileFormat, const N: usize>(simd: S, unit: *const u8, i: usize) {
-    let (from, to) = (i * T::BYTES / T::BLOCKS, (i + 1) * T::BYTES / T::BLOCKS);
-    let mut at = from.next_multiple_of(VECTOR);
-    while at < to {
-        if N <= STREAMED {
-            simd.prefetch_second(unit.wrapping_add(NEAR + at));
-        } else {
-            simd.prefetch_second(unit.wrapping_add(FAR + at));
-            simd.prefetch(unit.wrapping_add(NEAR + at));
-        }
-        at += VECTOR;
-    }
 }
 
 /// Keeps the compiler from unpacking several blocks at once, which takes more registers than there are.

@@ -12,6 +12,7 @@
 //! has, how many threads, and which instructions run change nothing.
 
 mod activations;
+mod ahead;
 mod attention;
 mod float;
 mod kv;
