@@ -28,6 +28,8 @@ pub struct Drafts {
     behind: usize,
     /// The most tokens that the generation has.
     end: usize,
+    /// Tokens chosen in it.
+    chosen: usize,
     /// Seconds since the last pass that went into guesses.
     spent: f64,
 }
@@ -45,6 +47,7 @@ impl Drafts {
             len: 0,
             behind: 0,
             end: 0,
+            chosen: 0,
             spent: 0.0,
         };
         drafts.take_stats();
@@ -81,6 +84,7 @@ impl Drafts {
     /// A generation has ended: prompt and everything generated.
     pub fn finish(&mut self, text: &[TokenId], prompt: usize) {
         self.pending = None;
+        self.controller.ended(self.chosen);
         for drafter in &mut self.drafters {
             drafter.finish(text, prompt);
         }
@@ -131,7 +135,9 @@ impl Drafts {
         }
         for (i, behind) in paid {
             let left = self.end.saturating_sub(len);
-            let promise = self.controller.promise(i, place, behind, left);
+            let promise = self
+                .controller
+                .promise(i, place, behind, (self.chosen, left));
             if promise <= best.1.speed.max(1.0 / self.controller.cost(place.behind)) {
                 continue;
             }
@@ -169,6 +175,7 @@ impl Draft for Drafts {
         self.pending = None;
         self.spent = 0.0;
         self.behind = 0;
+        self.chosen = 0;
         self.end = request.prompt.len().saturating_add(request.max_tokens);
         for drafter in &mut self.drafters {
             drafter.begin(request);
@@ -195,6 +202,7 @@ impl Draft for Drafts {
         stats.passes += 1;
         stats.plain_passes += usize::from(pass.drafted == 0);
         stats.tokens += pass.chosen;
+        self.chosen += pass.chosen;
         stats.draft_seconds += self.spent;
         self.spent = 0.0;
         // The first pass read the prompt, too.

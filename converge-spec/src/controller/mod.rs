@@ -64,6 +64,8 @@ pub(crate) struct Controller {
     sources: Vec<Source>,
     /// Of the tokens of late, those that no free guess gave.
     need: f64,
+    /// Tokens chosen in a text.
+    length: Mean,
 }
 
 /// Takes guesses as long as they are worth it.
@@ -122,6 +124,24 @@ impl Controller {
             costs: Costs::new(),
             sources: drafters.map(source).collect(),
             need: 0.5,
+            length: Mean::default(),
+        }
+    }
+
+    /// A text has ended after so many tokens that were chosen.
+    pub(crate) fn ended(&mut self, chosen: usize) {
+        self.length.add(chosen as f64);
+    }
+
+    /// Tokens that are likely still to be chosen in a text that has `chosen`, with room for `left`:
+    /// by its limit, and by how long texts were.
+    fn likely(&self, chosen: usize, left: usize) -> f64 {
+        let by_limit = left as f64 * LIKELY;
+        let mean = self.length.value;
+        match self.length.count > 0.0 {
+            // One that is longer than most goes on for a while.
+            true => by_limit.min((mean - chosen as f64).max(mean / 2.0)),
+            false => by_limit,
         }
     }
 
@@ -154,18 +174,19 @@ impl Controller {
     }
 
     /// The speed that a source whose guesses cost time promises, before it guesses: `behind` tokens
-    /// are to be read before, for those of the `left` tokens of the text that nothing else guesses.
+    /// are to be read before, for those tokens that nothing else guesses of a text that has `chosen`
+    /// and room for `left`.
     pub(crate) fn promise(
         &self,
         source: usize,
         place: &Place<'_>,
         behind: usize,
-        left: usize,
+        (chosen, left): (usize, usize),
     ) -> f64 {
         let source = &self.sources[source];
         let (guess, read) = source.seconds(self.cost(1));
         let rate = source.overall.rate();
-        let served = (left as f64 * LIKELY * self.need).max(1.0);
+        let served = (self.likely(chosen, left) * self.need).max(1.0);
         let mut best = 0.0f64;
         let (mut tokens, mut reach) = (1.0, 1.0);
         for k in 1..=longest(place.behind, place.most) {
@@ -407,6 +428,16 @@ mod tests {
         gate.force(&[2, 3]);
         assert_eq!(gate.tokens, [1.0; 3]);
         assert!(gate.plan(0.0).guesses.is_empty());
+    }
+
+    #[test]
+    fn what_is_likely_to_come_follows_the_texts_before() {
+        let mut controller = Controller::new(std::iter::empty());
+        assert_eq!(controller.likely(0, 1000), 1000.0 * LIKELY);
+        (0..20).for_each(|_| controller.ended(30));
+        assert_eq!(controller.likely(0, 1000), 30.0);
+        assert_eq!(controller.likely(20, 1000), 15.0);
+        assert_eq!(controller.likely(0, 10), 10.0 * LIKELY);
     }
 
     #[test]
