@@ -13,7 +13,8 @@ use crate::{
 };
 
 /// Sources of guesses, and the [controller](crate::controller) that chooses among them. A
-/// [`Draft`] for [`Session::generate_drafted`](converge_core::generate::Session::generate_drafted).
+/// [`Draft`] for [`Session::generate_drafted`](converge_core::generate::Session::generate_drafted);
+/// [`finish`](Self::finish) tells it afterwards what came, as [`Speculative`](crate::Speculative) does.
 pub struct Drafts {
     drafters: Vec<Box<dyn Drafter>>,
     controller: Controller,
@@ -81,7 +82,8 @@ impl Drafts {
         std::mem::replace(&mut self.stats, fresh)
     }
 
-    /// A generation has ended: prompt and everything generated.
+    /// A generation has ended: prompt and everything generated. To be called once after each; one that
+    /// failed may be left out.
     pub fn finish(&mut self, text: &[TokenId], prompt: usize) {
         self.pending = None;
         self.controller.ended(self.chosen);
@@ -135,9 +137,7 @@ impl Drafts {
         }
         for (i, behind) in paid {
             let left = self.end.saturating_sub(len);
-            let promise = self
-                .controller
-                .promise(i, place, behind, (self.chosen, left));
+            let promise = self.controller.promise(i, place, behind, self.chosen, left);
             if promise <= best.1.speed.max(1.0 / self.controller.cost(place.behind)) {
                 continue;
             }

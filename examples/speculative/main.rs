@@ -15,7 +15,7 @@
 //! difference is an error. Rates are those of decoding: the prompt is read once for both. As in an agent's
 //! run, later prompts of a suite draft from earlier answers, too. With `--rounds` the suite is measured so
 //! often, each time with drafters that know nothing yet, and the round of the median ratio counts, prompt by
-//! prompt.
+//! prompt; of an even number, the lower of the two in the middle.
 //!
 //! With `--llama` llama.cpp's server answers each prompt after ours: the same token ids, as many tokens
 //! as ours answered (an end of text does not count), its most likely ones, plain and in each of its
@@ -61,7 +61,8 @@ struct Args {
     /// A message
     #[arg(required_unless_present = "suite", conflicts_with = "suite")]
     prompt: Option<String>,
-    /// File of prompts, one JSON object a line; may be repeated
+    /// File of prompts, one JSON object a line with "name", "messages", and if wanted "max_tokens" and a
+    /// JSON "schema"; may be repeated
     #[arg(long, value_name = "FILE")]
     suite: Vec<PathBuf>,
     /// Name of a known model (see `fetch --list`) or path of a GGUF file
@@ -95,8 +96,8 @@ struct Args {
     /// Of llama.cpp's speculative modes, only these
     #[arg(long, value_name = "MODE,…", value_delimiter = ',', requires = "llama")]
     llama_modes: Vec<String>,
-    /// One JSON object for each prompt, and with --llama for each suite, on stdout instead of the
-    /// tables
+    /// One JSON object for each prompt and round, and with --llama for each suite, on stdout instead
+    /// of the tables
     #[arg(long)]
     json: bool,
 }
@@ -144,7 +145,14 @@ fn run(args: &Args) -> anyhow::Result<()> {
     }
     // What does not fit together is told now.
     let sources = drafters(args, session.tokenizer())?;
+    ensure!(
+        !sources.is_empty(),
+        "nothing drafts: leave out --no-suffix, or give a --draft"
+    );
     let mut speculative = Speculative::new(session, sources);
+    for task in suites.iter().flat_map(|(_, tasks)| tasks) {
+        request(args, &speculative, task)?;
+    }
 
     let rival = match &args.llama {
         Some(dir) => Some(rival(args, dir, &gguf, &speculative, &suites)?),
@@ -214,7 +222,13 @@ fn suites(args: &Args) -> anyhow::Result<Vec<(String, Vec<Task>)>> {
         let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {shown}"))?;
         let parse = |(i, line): (usize, &str)| -> anyhow::Result<Task> {
             let parsed = serde_json::from_str(line);
-            parsed.with_context(|| format!("{shown}, line {}", i + 1))
+            let task: Task = parsed.with_context(|| format!("{shown}, line {}", i + 1))?;
+            ensure!(
+                !task.messages.is_empty(),
+                "{shown}, line {}: no messages",
+                i + 1
+            );
+            Ok(task)
         };
         let lines = text.lines().enumerate();
         let tasks = lines.filter(|(_, line)| !line.trim().is_empty()).map(parse);
@@ -490,11 +504,12 @@ fn table(suite: &str, pairs: &[Pair]) -> Result<String, std::fmt::Error> {
         mean(pairs, Pair::ratio),
         mean(pairs, Pair::whole_ratio)
     )?;
-    // The formula, from what was measured: tokens of a pass over its cost in plain passes.
+    // The formula, from what was measured: tokens of a pass over its cost in plain passes. The first
+    // pass of each prompt, which reads, is not in the seconds.
     let sum = |of: fn(&Pair) -> f64| pairs.iter().map(of).sum::<f64>();
-    let passes = sum(|pair| pair.stats.passes as f64).max(1.0);
+    let passes = sum(|pair| pair.stats.passes.saturating_sub(1) as f64).max(1.0);
     let plain = sum(Pair::plain_pass) / pairs.len().max(1) as f64;
-    let tokens = sum(|pair| pair.stats.tokens as f64) / passes;
+    let tokens = sum(|pair| pair.stats.tokens.saturating_sub(1) as f64) / passes;
     let pass = sum(|pair| pair.stats.pass_seconds) / passes / plain;
     let draft = sum(|pair| pair.stats.draft_seconds) / passes / plain;
     writeln!(

@@ -89,15 +89,26 @@ impl Rival {
     ) -> anyhow::Result<Self> {
         let program = setting.dir.join("llama-server");
         llama::check(&program)?;
-        let modes = modes(&llama::kinds(&program)?, setting);
+        let kinds = llama::kinds(&program)?;
+        let all = Setting {
+            draft: setting.draft.clone(),
+            modes: &[],
+            ..*setting
+        };
+        let chosen = modes(&kinds, setting);
         let missing = setting
             .modes
             .iter()
-            .find(|wanted| modes.iter().all(|(name, _)| name != *wanted));
+            .find(|wanted| chosen.iter().all(|(name, _)| name != *wanted));
         if let Some(wanted) = missing {
+            let known: Vec<_> = modes(&kinds, &all)
+                .into_iter()
+                .map(|(name, _)| name)
+                .collect();
             bail!(
-                "--llama-modes {wanted}: {} has no such mode, or it needs --draft",
-                program.display()
+                "--llama-modes {wanted:?}: {} has {}",
+                program.display(),
+                known.join(", ")
             );
         }
         let start = |repack, more| {
@@ -131,7 +142,7 @@ impl Rival {
             repack = fast.1;
             servers.push((PLAIN.to_owned(), fast.2));
         }
-        for (name, more) in modes {
+        for (name, more) in chosen {
             if name != PLAIN {
                 servers.push((name, start(repack, more)?));
             }

@@ -34,6 +34,11 @@ impl Mean {
             true => x.clamp(self.value * 0.5, self.value * 2.0),
             false => x,
         };
+        self.take(x);
+    }
+
+    /// Takes an observation in, however far off.
+    pub(crate) fn take(&mut self, x: f64) {
         self.count = (self.count + 1.0).min(MEMORY);
         self.value += (x - self.value) / self.count;
     }

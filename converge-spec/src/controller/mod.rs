@@ -130,7 +130,10 @@ impl Controller {
 
     /// A text has ended after so many tokens that were chosen.
     pub(crate) fn ended(&mut self, chosen: usize) {
-        self.length.add(chosen as f64);
+        // One that was cancelled before its first token tells nothing.
+        if chosen > 0 {
+            self.length.take(chosen as f64);
+        }
     }
 
     /// Tokens that are likely still to be chosen in a text that has `chosen`, with room for `left`:
@@ -181,7 +184,8 @@ impl Controller {
         source: usize,
         place: &Place<'_>,
         behind: usize,
-        (chosen, left): (usize, usize),
+        chosen: usize,
+        left: usize,
     ) -> f64 {
         let source = &self.sources[source];
         let (guess, read) = source.seconds(self.cost(1));
@@ -434,10 +438,16 @@ mod tests {
     fn what_is_likely_to_come_follows_the_texts_before() {
         let mut controller = Controller::new(std::iter::empty());
         assert_eq!(controller.likely(0, 1000), 1000.0 * LIKELY);
+        controller.ended(0);
+        assert_eq!(controller.likely(0, 1000), 1000.0 * LIKELY);
         (0..20).for_each(|_| controller.ended(30));
         assert_eq!(controller.likely(0, 1000), 30.0);
         assert_eq!(controller.likely(20, 1000), 15.0);
         assert_eq!(controller.likely(0, 10), 10.0 * LIKELY);
+        // A few long ones among short ones count as what they are.
+        (0..40).for_each(|i| controller.ended(if i % 4 == 3 { 400 } else { 10 }));
+        let likely = controller.likely(0, 10_000);
+        assert!((80.0..160.0).contains(&likely), "{likely}");
     }
 
     #[test]

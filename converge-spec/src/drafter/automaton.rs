@@ -14,8 +14,8 @@ use converge_core::TokenId;
 /// Tokens from here on are breaks between texts; each occurs once, so no match crosses it.
 const BREAK: TokenId = TokenId::MAX / 2;
 
-/// States that learn of a new token that they end with it: longer chains of suffix links belong to texts
-/// such as "aaaa…", where the shortest suffixes do not matter.
+/// Of the suffixes of the text, from the longest on, so many classes take down that they ended here.
+/// Longer chains of suffix links belong to texts such as "aaaa…", where the shortest do not matter.
 const CHAIN: usize = 48;
 
 const ROOT: u32 = 0;
