@@ -70,6 +70,7 @@ pub mod gguf;
 #[cfg(feature = "safetensors")]
 pub mod hf;
 pub mod kernels;
+mod memory;
 mod packed;
 pub mod quantize;
 mod simd;

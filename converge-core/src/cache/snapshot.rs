@@ -18,10 +18,7 @@ use std::{
     thread,
 };
 
-use converge_quant::{
-    folder::NewFile,
-    kernels::{KvPage, PAGE},
-};
+use converge_quant::{folder::NewFile, kernels::PAGE};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
@@ -235,7 +232,7 @@ impl KvCache {
                 .zip(places.iter().step_by(share))
                 .enumerate()
                 .map(|(i, (layers, &from))| {
-                    scope.spawn(move || read_layers(path, from, i * share, layers, arena))
+                    scope.spawn(move || read_layers(path, from, i * share, layers))
                 })
                 .collect();
             let panicked = |_| Err(At(path).damaged("it could not be read"));
@@ -312,24 +309,16 @@ fn read_header(file: &mut File, path: &Path) -> Result<Header> {
 }
 
 /// Reads some layers, each up to its checksum.
-fn read_layers(
-    path: &Path,
-    from: u64,
-    first: usize,
-    layers: &mut [LayerPages],
-    arena: &Arena,
-) -> Result<()> {
+fn read_layers(path: &Path, from: u64, first: usize, layers: &mut [LayerPages]) -> Result<()> {
     let at = At(path);
     let mut file = File::open(path).map_err(|e| at.io(e))?;
     file.seek(SeekFrom::Start(from)).map_err(|e| at.io(e))?;
     for (i, layer) in layers.iter_mut().enumerate() {
         let mut digest = Sha256::new();
         for page in &mut layer.pages {
-            let mut bytes = vec![0; arena.page_bytes()];
-            file.read_exact(&mut bytes).map_err(|e| at.io(e))?;
-            digest.update(&bytes);
-            let read = KvPage::from_bytes(arena.heads(), bytes)?;
-            *page.get_mut().ok_or(CoreError::NoPage { position: 0 })? = read;
+            let page = page.get_mut().ok_or(CoreError::NoPage { position: 0 })?;
+            file.read_exact(page.as_bytes_mut()).map_err(|e| at.io(e))?;
+            digest.update(page.as_bytes());
         }
         let mut expected = [0; DIGEST];
         file.read_exact(&mut expected).map_err(|e| at.io(e))?;

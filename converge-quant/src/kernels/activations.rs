@@ -2,6 +2,10 @@
 
 use std::ops::Range;
 
+use super::{
+    matmul::fits,
+    vector::{self, Activation},
+};
 use crate::{
     QuantError, Result,
     packed::{BLOCK, Packed},
@@ -17,6 +21,14 @@ pub(crate) const SUMS: usize = 8;
 pub(crate) const SCALES: [usize; 2] = [9, 10];
 pub(crate) const WHOLE: usize = 11;
 pub(crate) const SECOND: usize = 12;
+
+/// Numbers of a panel that a thread rounds at a time, at least: waking another takes as long as half
+/// of them.
+const SLICE: usize = 1024;
+
+/// Blocks of a row that are rounded before those of the next row: what is made of them first stays in
+/// the nearest cache.
+const PIECE: usize = 16;
 
 /// Rounding is to integers of at most this size.
 const LARGEST: f32 = 127.0;
@@ -72,31 +84,73 @@ impl Activations {
         cols: usize,
         matrices: &[&Packed],
     ) -> Result<()> {
-        if cols == 0 || !rows.len().is_multiple_of(cols) {
-            return Err(QuantError::OperandLength {
-                operand: "activations",
-                expected: rows.len().next_multiple_of(cols.max(1)),
-                found: rows.len(),
-            });
-        }
-        for matrix in matrices {
-            super::matmul::fits("columns of the weights", cols, matrix.cols())?;
-        }
-        self.tokens = rows.len() / cols;
-        self.cols = cols;
-        self.width = dispatch(level, Width);
+        self.begin(level, rows.len(), cols, matrices)?;
         self.plain.clear();
         if matrices.iter().any(|matrix| matrix.is_float()) {
             self.plain.extend_from_slice(rows);
         }
         self.is_rounded = matrices.iter().any(|matrix| !matrix.is_float());
         if self.is_rounded {
-            self.round(pool, level, rows);
+            self.round(pool, level, &Plain(rows));
         }
         Ok(())
     }
 
-    fn round(&mut self, pool: &Pool, level: Level, rows: &[f32]) {
+    /// [`set`](Self::set) of the rows of `activation(gate) · up`, for products with `matrix`. `gate`
+    /// is left as it may be.
+    ///
+    /// # Errors
+    /// As [`set`](Self::set), and where `up` has another length than `gate`.
+    pub fn set_gated(
+        &mut self,
+        pool: &Pool,
+        level: Level,
+        activation: Activation,
+        gate: &mut [f32],
+        up: &[f32],
+        matrix: &Packed,
+    ) -> Result<()> {
+        let cols = matrix.cols();
+        if matrix.is_float() {
+            vector::gate(pool, level, activation, gate, up)?;
+            return self.set(pool, level, gate, cols, &[matrix]);
+        }
+        fits("what the gate multiplies", gate.len(), up.len())?;
+        self.begin(level, gate.len(), cols, &[matrix])?;
+        self.plain.clear();
+        self.is_rounded = true;
+        let gate = Parts::new(gate);
+        self.round(
+            pool,
+            level,
+            &Gated {
+                activation,
+                gate,
+                up,
+            },
+        );
+        Ok(())
+    }
+
+    /// Takes over the shape of the next rows.
+    fn begin(&mut self, level: Level, len: usize, cols: usize, matrices: &[&Packed]) -> Result<()> {
+        if cols == 0 || !len.is_multiple_of(cols) {
+            return Err(QuantError::OperandLength {
+                operand: "activations",
+                expected: len.next_multiple_of(cols.max(1)),
+                found: len,
+            });
+        }
+        for matrix in matrices {
+            fits("columns of the weights", cols, matrix.cols())?;
+        }
+        self.tokens = len / cols;
+        self.cols = cols;
+        self.width = dispatch(level, Width);
+        Ok(())
+    }
+
+    fn round<R: Rows>(&mut self, pool: &Pool, level: Level, rows: &R) {
         let blocks = self.blocks();
         // All of it is written below.
         self.rounded.resize(self.tokens * blocks * WORDS, 0);
@@ -104,7 +158,10 @@ impl Activations {
         let (tokens, width, cols) = (self.tokens, self.width, self.cols);
         let count = tokens.div_ceil(width.max(1));
         // A panel is one thread's; one panel alone is split by blocks.
-        let slices = if count == 1 { blocks.div_ceil(64) } else { 1 };
+        let slices = match count {
+            1 => (tokens * cols / SLICE).clamp(1, blocks),
+            _ => 1,
+        };
         pool.run(count * slices, &|i| {
             let (panel, slice) = (panel(tokens, count, i / slices), i % slices);
             let range = slice * blocks / slices..(slice + 1) * blocks / slices;
@@ -113,12 +170,12 @@ impl Activations {
             // SAFETY: panels and slices of a panel do not overlap, and the buffer outlives the
             // region.
             let to = unsafe { parts.part(at, range.len() * n * WORDS) };
-            let rows = &rows[panel.start * cols..panel.end * cols];
             dispatch(
                 level,
                 Round {
                     rows,
                     cols,
+                    panel,
                     blocks: range,
                     to,
                 },
@@ -177,30 +234,81 @@ impl Kernel for Width {
     }
 }
 
+/// Rows of numbers to be rounded.
+trait Rows: Sync {
+    /// The numbers at places `at`, which are part of a row; must be `#[inline(always)]`.
+    ///
+    /// # Safety
+    /// No place is asked for twice in a region.
+    unsafe fn piece<S: Simd>(&self, simd: S, at: Range<usize>) -> &[f32];
+}
+
+/// Numbers as they are.
+struct Plain<'a>(&'a [f32]);
+
+impl Rows for Plain<'_> {
+    #[inline(always)]
+    unsafe fn piece<S: Simd>(&self, _: S, at: Range<usize>) -> &[f32] {
+        &self.0[at]
+    }
+}
+
+/// `activation(gate) · up`, in place of `gate`.
+struct Gated<'a> {
+    activation: Activation,
+    gate: Parts<f32>,
+    up: &'a [f32],
+}
+
+impl Rows for Gated<'_> {
+    #[inline(always)]
+    unsafe fn piece<S: Simd>(&self, simd: S, at: Range<usize>) -> &[f32] {
+        // SAFETY: by this function's contract no other part overlaps; `set_gated` borrows what they
+        // are parts of until the region ends.
+        let gate = unsafe { self.gate.part(at.start, at.len()) };
+        vector::gate_piece(simd, self.activation, gate, &self.up[at]);
+        gate
+    }
+}
+
 /// Rounds some blocks of a panel's rows.
-struct Round<'a> {
-    rows: &'a [f32],
+struct Round<'a, R> {
+    rows: &'a R,
     cols: usize,
+    panel: Range<usize>,
     blocks: Range<usize>,
     to: &'a mut [u32],
 }
 
-impl Kernel for Round<'_> {
+impl<R: Rows> Kernel for Round<'_, R> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let n = self.rows.len() / self.cols;
-        let blocks = self.to.chunks_exact_mut(n * WORDS);
-        for (block, to) in self.blocks.zip(blocks) {
-            for (token, row) in self.rows.chunks_exact(self.cols).enumerate() {
-                let start = (block * BLOCK).min(self.cols);
-                let end = (start + BLOCK).min(self.cols);
-                let mut numbers = [0.0; BLOCK];
-                numbers[..end - start].copy_from_slice(&row[start..end]);
-                let words = round_block(simd, &numbers);
-                for (word, to) in words.into_iter().zip(to[token..].iter_mut().step_by(n)) {
-                    *to = word;
+        let (n, cols) = (self.panel.len(), self.cols);
+        let pieces = self.to.chunks_mut(PIECE * n * WORDS);
+        for (first, to) in self.blocks.step_by(PIECE).zip(pieces) {
+            let start = (first * BLOCK).min(cols);
+            let end = (first * BLOCK + to.len() / (n * WORDS) * BLOCK).min(cols);
+            for (i, token) in self.panel.clone().enumerate() {
+                // SAFETY: slices and panels are one call's each, and pieces of them do not overlap.
+                let from = unsafe {
+                    self.rows
+                        .piece(simd, token * cols + start..token * cols + end)
+                };
+                let (whole, rest) = from.as_chunks::<BLOCK>();
+                let mut padded = [0.0; BLOCK];
+                padded[..rest.len()].copy_from_slice(rest);
+                for (block, to) in to.chunks_exact_mut(n * WORDS).enumerate() {
+                    let zeros = [0.0; BLOCK];
+                    let numbers = match whole.get(block) {
+                        Some(numbers) => numbers,
+                        None if block == whole.len() => &padded,
+                        None => &zeros,
+                    };
+                    for (j, word) in round_block(simd, numbers).into_iter().enumerate() {
+                        to[j * n + i] = word;
+                    }
                 }
             }
         }
@@ -212,7 +320,7 @@ impl Kernel for Round<'_> {
 fn round_block<S: Simd>(simd: S, numbers: &[f32; BLOCK]) -> [u32; WORDS] {
     let mut bytes = [0i8; BLOCK];
     // SAFETY: each half is sixteen numbers and bytes.
-    let scales = unsafe {
+    let [(first_scale, first), (second_scale, second)] = unsafe {
         [
             round_half(simd, numbers.as_ptr(), bytes.as_mut_ptr()),
             round_half(
@@ -222,31 +330,25 @@ fn round_block<S: Simd>(simd: S, numbers: &[f32; BLOCK]) -> [u32; WORDS] {
             ),
         ]
     };
-    let (mut first, mut second) = (0, 0);
-    for (&a, &b) in bytes[..LANES].iter().zip(&bytes[LANES..]) {
-        first += i32::from(a);
-        second += i32::from(b);
-    }
     let mut words = [0; WORDS];
     for (word, bytes) in words.iter_mut().zip(bytes.as_chunks::<4>().0) {
         *word = u32::from_le_bytes(bytes.map(i8::cast_unsigned));
     }
-    words[SUMS] = (first as u32 & 0xffff) | (second as u32) << 16;
-    for (at, scale) in SCALES.into_iter().zip(scales) {
-        words[at] = scale.to_bits();
-    }
-    let (first, second) = (scales[0] * first as f32, scales[1] * second as f32);
+    words[SUMS] = (first as i32 as u32 & 0xffff) | (second as i32 as u32) << 16;
+    words[SCALES[0]] = first_scale.to_bits();
+    words[SCALES[1]] = second_scale.to_bits();
+    let (first, second) = (first_scale * first, second_scale * second);
     words[WHOLE] = (first + second).to_bits();
     words[SECOND] = second.to_bits();
     words
 }
 
-/// Rounds sixteen numbers to integers, and gives their scale.
+/// Rounds sixteen numbers to integers, and gives their scale and the integers' sum.
 ///
 /// # Safety
 /// `from` points to sixteen numbers, `to` to sixteen bytes.
 #[inline(always)]
-unsafe fn round_half<S: Simd>(simd: S, from: *const f32, to: *mut i8) -> f32 {
+unsafe fn round_half<S: Simd>(simd: S, from: *const f32, to: *mut i8) -> (f32, f32) {
     // SAFETY: by this function's contract.
     let numbers = unsafe { simd.load(from) };
     let scale = simd.largest(simd.abs(numbers)) / LARGEST;
@@ -258,7 +360,9 @@ unsafe fn round_half<S: Simd>(simd: S, from: *const f32, to: *mut i8) -> f32 {
     };
     let integers = simd.round(simd.mul(numbers, simd.splat(inverse)));
     let integers = simd.min(integers, simd.splat(LARGEST));
+    let integers = simd.max(integers, simd.splat(-LARGEST));
     // SAFETY: by this function's contract; the numbers are at most 127.
-    unsafe { simd.store_i8(simd.max(integers, simd.splat(-LARGEST)), to) };
-    scale
+    unsafe { simd.store_i8(integers, to) };
+    // Sums of so few small integers are exact.
+    (scale, simd.sum(integers))
 }

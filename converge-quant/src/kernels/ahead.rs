@@ -83,3 +83,9 @@ pub(super) fn ask<S: Simd, T: TileFormat, const N: usize, const WAY: u8>(
         at += VECTOR;
     }
 }
+
+/// Asks for what lies far behind a place of keys or values, which are read in ascending order.
+#[inline(always)]
+pub(super) fn ask_far<S: Simd>(simd: S, at: *const u8) {
+    simd.prefetch(at.wrapping_add(LONGEST));
+}

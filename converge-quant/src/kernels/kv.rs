@@ -9,6 +9,7 @@ use super::matmul::fits;
 use crate::{
     QuantError, Result,
     format::{Encode as _, q8_0::BlockQ8_0},
+    memory::Aligned,
     simd::{LANES, Simd},
 };
 
@@ -147,10 +148,9 @@ impl Heads {
 ///
 /// As Q8_0 there are scales before each 32 elements: one of each of the 16 positions in keys, one in
 /// values.
-#[derive(Clone)]
 pub struct KvPage {
     heads: Heads,
-    bytes: Vec<u8>,
+    bytes: Aligned,
 }
 
 impl KvPage {
@@ -159,31 +159,30 @@ impl KvPage {
     pub fn new(heads: Heads) -> Self {
         Self {
             heads,
-            bytes: vec![0; heads.page_bytes()],
+            bytes: Aligned::for_page(heads.page_bytes()),
         }
     }
 
     /// Its bytes as they lie in memory, to be kept elsewhere.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
-        &self.bytes
+        self.bytes.bytes()
+    }
+
+    /// Its bytes, to be filled with those that [`as_bytes`](Self::as_bytes) gave of a page of the same
+    /// heads.
+    #[must_use]
+    pub fn as_bytes_mut(&mut self) -> &mut [u8] {
+        self.bytes.bytes_mut()
     }
 
     /// Its bytes, if it is a page of such heads.
     pub(super) fn of(&self, heads: Heads) -> Result<&[u8]> {
         fits("heads of a page", heads.kv_heads, self.heads.kv_heads)?;
         fits("elements of a page's heads", heads.size, self.heads.size)?;
-        fits("bytes of a page", heads.page_bytes(), self.bytes.len())?;
-        Ok(&self.bytes)
-    }
-
-    /// A page of the bytes that [`as_bytes`](Self::as_bytes) gave.
-    ///
-    /// # Errors
-    /// [`QuantError::OperandLength`] where they are not those of a page of such heads.
-    pub fn from_bytes(heads: Heads, bytes: Vec<u8>) -> Result<Self> {
+        let bytes = self.bytes.bytes();
         fits("bytes of a page", heads.page_bytes(), bytes.len())?;
-        Ok(Self { heads, bytes })
+        Ok(bytes)
     }
 
     /// Rounds keys and values of the position `slot` (below [`PAGE`]) and keeps them:
@@ -207,7 +206,7 @@ impl KvPage {
         let (size, padded) = (self.heads.size, self.heads.padded());
         let (key_len, value_len) = self.heads.parts_of::<T>();
         let pairs = keys.chunks_exact(size).zip(values.chunks_exact(size));
-        let pages = self.bytes.chunks_exact_mut(key_len + value_len);
+        let pages = self.bytes.bytes_mut().chunks_exact_mut(key_len + value_len);
         for (page, (key, value)) in pages.zip(pairs) {
             let (key_page, value_page) = page.split_at_mut(key_len);
             let block = &mut key_page[slot / LANES * T::keys(size)..][..T::keys(size)];
@@ -215,6 +214,14 @@ impl KvPage {
             let row = &mut value_page[slot * T::values(padded)..][..T::values(padded)];
             T::write_value(value, row);
         }
+    }
+}
+
+impl Clone for KvPage {
+    fn clone(&self) -> Self {
+        let mut page = Self::new(self.heads);
+        page.as_bytes_mut().copy_from_slice(self.as_bytes());
+        page
     }
 }
 

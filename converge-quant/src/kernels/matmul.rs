@@ -5,7 +5,7 @@ use std::{marker::PhantomData, ops::Range};
 
 use super::{
     activations::{Activations, SCALES, SECOND, SUMS, WHOLE, WORDS},
-    ahead, float,
+    ahead, float, vector,
 };
 use crate::{
     QuantError, Result,
@@ -48,6 +48,32 @@ pub fn matmul_together<const N: usize>(
     activations: &Activations,
     products: [(&Packed, &mut [f32]); N],
 ) -> Result<()> {
+    run(pool, level, activations, Then::Put, products)
+}
+
+/// [`matmul`] whose outputs are added to what is there: `x = x + scale · product`, as
+/// [`add_scaled`](super::add_scaled) does it.
+///
+/// # Errors
+/// As [`matmul`].
+pub fn matmul_add(
+    pool: &Pool,
+    level: Level,
+    weights: &Packed,
+    activations: &Activations,
+    x: &mut [f32],
+    scale: f32,
+) -> Result<()> {
+    run(pool, level, activations, Then::Add(scale), [(weights, x)])
+}
+
+fn run<const N: usize>(
+    pool: &Pool,
+    level: Level,
+    activations: &Activations,
+    then: Then,
+    products: [(&Packed, &mut [f32]); N],
+) -> Result<()> {
     for (weights, out) in &products {
         check(level, weights, activations, out)?;
     }
@@ -59,12 +85,20 @@ pub fn matmul_together<const N: usize>(
     pool.run(count, &|mut i| {
         for (cut, out) in &products {
             if i < cut.len {
-                return cut.part(i, out).run(level);
+                return cut.part(i, then, out).run(level);
             }
             i -= cut.len;
         }
     });
     Ok(())
+}
+
+/// What becomes of an output.
+#[derive(Clone, Copy)]
+enum Then {
+    Put,
+    /// Times this, it is added to what is there.
+    Add(f32),
 }
 
 /// [`matmul`] for some rows only, given as ranges of tiles of [`Packed::TILE`] rows in ascending order.
@@ -111,6 +145,7 @@ pub fn matmul_tiles(
             activations,
             tiles: chunks[i].clone(),
             panels: 0..activations.panels(),
+            then: Then::Put,
             out: &out,
         };
         work.run(level);
@@ -152,7 +187,7 @@ impl<'a> Cut<'a> {
         }
     }
 
-    fn part(&self, i: usize, out: &'a Parts<f32>) -> Tiles<'a> {
+    fn part(&self, i: usize, then: Then, out: &'a Parts<f32>) -> Tiles<'a> {
         let (turn, chunk) = (i / self.chunks, i % self.chunks);
         let upto = |i: usize, len: usize, most: usize| i * len..((i + 1) * len).min(most);
         Tiles {
@@ -160,6 +195,7 @@ impl<'a> Cut<'a> {
             activations: self.activations,
             tiles: upto(chunk, self.tiles, self.weights.tiles()),
             panels: upto(turn, self.panels, self.activations.panels()),
+            then,
             out,
         }
     }
@@ -208,6 +244,7 @@ pub(super) struct Tiles<'a> {
     pub(super) tiles: Range<usize>,
     /// Panels of rounded activations.
     panels: Range<usize>,
+    then: Then,
     /// `tokens × rows`.
     pub(super) out: &'a Parts<f32>,
 }
@@ -222,6 +259,10 @@ impl Tiles<'_> {
         // SAFETY: each tile and token is one thread's, and `matmul` holds `out` until the region
         // ends.
         let out = unsafe { self.out.part(token * rows + first, len) };
+        let sums = match self.then {
+            Then::Put => sums,
+            Then::Add(scale) => simd.fma(sums, simd.splat(scale), vector::load(simd, out, 0)),
+        };
         if len == ROWS {
             // SAFETY: sixteen numbers are there.
             unsafe { simd.store(sums, out.as_mut_ptr()) };

@@ -26,7 +26,7 @@ mod vector;
 pub use activations::Activations;
 pub use attention::{View, attention};
 pub use kv::{Heads, KvPage, KvType, PAGE};
-pub use matmul::{matmul, matmul_tiles, matmul_together};
+pub use matmul::{matmul, matmul_add, matmul_tiles, matmul_together};
 pub use rope::{Pairs, Turns, rotate};
 pub use vector::{
     Activation, add_bias, add_scaled, gate, rms_norm, rms_norm_in_place, scale_and_bound,

@@ -250,16 +250,59 @@ fn rows_are_decoded_from_tiles() {
         format::decode(ty, &bytes, &mut decoded).unwrap();
         let mut row = vec![0.0; cols];
         for (i, decoded) in decoded.chunks(cols).enumerate() {
-            weights.decode_row(i, &mut row).unwrap();
+            weights.decode_row(Level::Scalar, i, &mut row).unwrap();
             for (found, expected) in row.iter().zip(decoded) {
                 assert!(
                     (found - expected).abs() <= 1e-6 * expected.abs().max(1e-2),
                     "{ty}: {found} for {expected}"
                 );
             }
+            for level in Level::available() {
+                let mut same = vec![f32::NAN; cols];
+                weights.decode_row(level, i, &mut same).unwrap();
+                assert!(bits(&same) == bits(&row), "{ty} at {level:?}");
+            }
         }
-        assert!(weights.decode_row(rows, &mut row).is_err());
-        assert!(weights.decode_row(0, &mut row[1..]).is_err());
+        assert!(weights.decode_row(Level::Scalar, rows, &mut row).is_err());
+        assert!(weights.decode_row(Level::Scalar, 0, &mut row[1..]).is_err());
+    }
+}
+
+#[test]
+fn steps_in_one_are_the_steps_one_by_one() {
+    let mut random = Random::new(8);
+    for ty in GgmlType::with_kernels() {
+        for (rows, cols) in shapes(ty) {
+            let bytes = random_weights(ty, rows, cols, 4);
+            let weights = Packed::from_bytes(ty, rows, cols, &bytes).unwrap();
+            for tokens in [1, 3, 8, 17] {
+                let mut numbers =
+                    |len| -> Vec<f32> { (0..len).map(|_| 3.0 * random.number()).collect() };
+                let (x, up) = (numbers(tokens * cols), numbers(tokens * cols));
+                let before = numbers(tokens * rows);
+                for (level, threads) in Level::available().zip([1, 2, 3]) {
+                    let pool = Pool::new(threads);
+                    let mut gated = x.clone();
+                    gate(&pool, level, Activation::Silu, &mut gated, &up).unwrap();
+                    let out = product(level, &pool, &weights, &gated);
+                    let mut expected = before.clone();
+                    add_scaled(&pool, level, &mut expected, &out, 0.7).unwrap();
+
+                    let (mut activations, mut gate) = (Activations::new(), x.clone());
+                    activations
+                        .set_gated(&pool, level, Activation::Silu, &mut gate, &up, &weights)
+                        .unwrap();
+                    let mut found = before.clone();
+                    matmul_add(&pool, level, &weights, &activations, &mut found, 0.7).unwrap();
+                    assert!(bits(&found) == bits(&expected), "{ty} {tokens} {level:?}");
+                    let mut set = |gate: &mut [f32], up: &[f32]| {
+                        activations.set_gated(&pool, level, Activation::Silu, gate, up, &weights)
+                    };
+                    assert!(set(&mut gate, &up[1..]).is_err());
+                    assert!(cols == 1 || set(&mut gate[1..], &up[1..]).is_err());
+                }
+            }
+        }
     }
 }
 
@@ -317,7 +360,7 @@ fn matrices_without_rows_may_have_any_columns() {
                 continue;
             };
             assert_eq!((weights.rows(), weights.cols()), (0, cols));
-            assert!(weights.decode_row(0, &mut []).is_err());
+            assert!(weights.decode_row(level, 0, &mut []).is_err());
             let mut activations = Activations::new();
             assert!(matmul(&pool, level, &weights, &activations, &mut []).is_err());
             if cols < 1000 {
@@ -375,7 +418,10 @@ fn attention_refuses_what_does_not_fit() {
     assert!(page.write(0, &row[1..], &row).is_err());
     assert!(page.write(0, &row, &row[1..]).is_err());
     assert!(page.write(0, &[], &[]).is_err());
-    assert!(KvPage::from_bytes(heads, page.as_bytes()[1..].to_vec()).is_err());
+    let mut copy = page.clone();
+    assert_eq!(copy.as_bytes(), page.as_bytes());
+    copy.as_bytes_mut().fill(0);
+    assert_ne!(copy.as_bytes(), page.as_bytes());
     let page = std::sync::Arc::new(page);
     let view = |start, window| View {
         start,

@@ -306,10 +306,16 @@ impl Kernel for Gate<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        match self.activation {
-            Activation::Silu => map(simd, self.gate, &Silu(self.up)),
-            Activation::GeluTanh => map(simd, self.gate, &GeluTanh(self.up)),
-        }
+        gate_piece(simd, self.activation, self.gate, self.up);
+    }
+}
+
+/// [`gate`] of some numbers.
+#[inline(always)]
+pub(super) fn gate_piece<S: Simd>(simd: S, activation: Activation, gate: &mut [f32], up: &[f32]) {
+    match activation {
+        Activation::Silu => map(simd, gate, &Silu(up)),
+        Activation::GeluTanh => map(simd, gate, &GeluTanh(up)),
     }
 }
 

@@ -26,11 +26,11 @@ use thiserror::Error;
 use twox_hash::XxHash3_64;
 
 use super::{
-    Aligned, Held, Packed, PackedMode, STEP, Shape,
+    Held, Packed, PackedMode, STEP, Shape,
     held::{Mapped, map},
     key::{Key, KeyPart},
 };
-use crate::{GgmlType, QuantError, TensorInfo, gguf::Source};
+use crate::{GgmlType, QuantError, TensorInfo, gguf::Source, memory::Aligned};
 
 const MAGIC: &[u8; 8] = b"CVRGTILE";
 /// Before the header.

@@ -4,7 +4,7 @@ use std::{fs::File, io, ops::Range, sync::Arc};
 
 use memmap2::Mmap;
 
-use super::Aligned;
+use crate::memory::Aligned;
 
 /// The bytes of a matrix's tiles, from an address on that is a multiple of 64.
 pub(super) enum Held {

@@ -15,7 +15,6 @@
 //! Packing moves bytes and unpacks 6-bit scales, it rounds nothing. Tiles are about as large as the
 //! file's blocks: reading them is what decoding a token costs.
 
-mod aligned;
 mod file;
 mod float;
 mod held;
@@ -36,8 +35,7 @@ use std::{
 
 use rayon::prelude::*;
 
-use crate::{GgmlType, Gguf, QuantError, Result, TensorInfo, simd::LANES};
-pub(crate) use aligned::Aligned;
+use crate::{GgmlType, Gguf, Level, QuantError, Result, TensorInfo, memory::Aligned, simd::LANES};
 use held::Held;
 pub use matrices::Matrices;
 pub use store::{PackedEntry, PackedMode, PackedStore};
@@ -187,7 +185,7 @@ impl Packed {
     /// # Errors
     /// [`QuantError::MatrixRow`] past the last row, [`QuantError::DecodeLength`] for another
     /// length of `out`.
-    pub fn decode_row(&self, row: usize, out: &mut [f32]) -> Result<()> {
+    pub fn decode_row(&self, level: Level, row: usize, out: &mut [f32]) -> Result<()> {
         if row >= self.rows {
             return Err(QuantError::MatrixRow {
                 row,
@@ -206,7 +204,13 @@ impl Packed {
         if self.is_float() {
             float::decode_row(self.ty, tile, row, out);
         } else {
-            visit(self.ty, tile::DecodeRow { tile, row, out });
+            let work = tile::DecodeRow {
+                level,
+                tile,
+                row,
+                out,
+            };
+            visit(self.ty, work);
         }
         Ok(())
     }

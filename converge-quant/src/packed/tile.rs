@@ -1,7 +1,9 @@
 //! What a block of sixteen rows is to a kernel.
 
+use std::marker::PhantomData;
+
 use super::ROWS;
-use crate::simd::{LANES, Scalar, Simd};
+use crate::simd::{Kernel, LANES, Level, Simd, dispatch};
 
 /// Eight values of an expression of `j`. A closure might not be inlined, and then not be compiled for
 /// the instruction set.
@@ -111,57 +113,77 @@ pub(super) fn put<const N: usize>(number: [u8; N], row: usize, to: &mut [u8]) {
 
 /// Decodes one row of a tile.
 pub(super) struct DecodeRow<'a> {
+    pub(super) level: Level,
     pub(super) tile: &'a [u8],
     pub(super) row: usize,
     pub(super) out: &'a mut [f32],
 }
 
-impl DecodeRow<'_> {
-    fn block(&mut self, at: usize, block: &Block<Scalar>, offset: i16, scales: usize, mins: usize) {
-        let row = self.row;
-        let Some(out) = self.out.get_mut(at..at + super::BLOCK) else {
-            return;
-        };
-        for (i, out) in out.iter_mut().enumerate() {
-            let weight = block.weights[i / 4][4 * row + i % 4];
-            let half = i / 16;
-            let scale = block.scales[if scales == 2 { half } else { 0 }][row];
-            let minimum = match (mins, half) {
-                (0, _) => 0.0,
-                (2, 1) => block.mins[0][row] + block.mins[1][row],
-                _ => block.mins[0][row],
-            };
-            *out = scale * (f32::from(weight) - f32::from(offset)) + minimum;
-        }
-    }
-
-    fn step<T: TileFormat, const I: usize>(&mut self, unit: usize) {
-        if I >= T::BLOCKS {
-            return;
-        }
-        let Some(bytes) = self.tile.get(unit * T::BYTES..(unit + 1) * T::BYTES) else {
-            return;
-        };
-        // SAFETY: `bytes` are a whole unit.
-        let block = unsafe { T::block::<Scalar, I>(Scalar::new(), bytes.as_ptr()) };
-        let at = (unit * T::BLOCKS + I) * super::BLOCK;
-        self.block(at, &block, T::OFFSET, T::SCALES, T::MINS);
-    }
-}
-
 impl Visitor for DecodeRow<'_> {
     type Output = ();
 
-    fn visit<T: TileFormat>(mut self) {
-        for unit in 0..self.tile.len() / T::BYTES {
-            self.step::<T, 0>(unit);
-            self.step::<T, 1>(unit);
-            self.step::<T, 2>(unit);
-            self.step::<T, 3>(unit);
-            self.step::<T, 4>(unit);
-            self.step::<T, 5>(unit);
-            self.step::<T, 6>(unit);
-            self.step::<T, 7>(unit);
+    fn visit<T: TileFormat>(self) {
+        dispatch(self.level, DecodeRowOf::<T>(self, PhantomData));
+    }
+}
+
+/// The same for a known type.
+struct DecodeRowOf<'a, T>(DecodeRow<'a>, PhantomData<T>);
+
+impl<T: TileFormat> Kernel for DecodeRowOf<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(mut self, simd: S) {
+        for (i, unit) in self.0.tile.chunks_exact(T::BYTES).enumerate() {
+            macro_rules! step {
+                ($($j:literal)*) => {$(
+                    if $j < T::BLOCKS {
+                        // SAFETY: `unit` is a whole one.
+                        let block = unsafe { T::block::<S, $j>(simd, unit.as_ptr()) };
+                        self.put(simd, i * T::BLOCKS + $j, &block);
+                    }
+                )*};
+            }
+            step!(0 1 2 3 4 5 6 7);
+        }
+    }
+}
+
+impl<T: TileFormat> DecodeRowOf<'_, T> {
+    /// Writes the row's elements of block `index`, if it has them.
+    #[inline(always)]
+    fn put<S: Simd>(&mut self, simd: S, index: usize, block: &Block<S>) {
+        let row = self.0.row;
+        let at = index * super::BLOCK;
+        let Some(out) = self.0.out.get_mut(at..at + super::BLOCK) else {
+            return;
+        };
+        let mut weights = [[0; VECTOR]; 8];
+        let mut floats = [[0.0; LANES]; 4];
+        // SAFETY: each place has the bytes of a vector, or sixteen numbers.
+        unsafe {
+            for (to, vector) in weights.iter_mut().zip(block.weights) {
+                simd.store_bytes(vector, to.as_mut_ptr());
+            }
+            for (to, vector) in floats
+                .iter_mut()
+                .zip(block.scales.into_iter().chain(block.mins))
+            {
+                simd.store(vector, to.as_mut_ptr());
+            }
+        }
+        let [scales @ .., min, second_min] = floats.map(|lanes| lanes[row]);
+        for (i, out) in out.iter_mut().enumerate() {
+            let half = i / LANES;
+            let scale = scales[if T::SCALES == 2 { half } else { 0 }];
+            let minimum = match (T::MINS, half) {
+                (0, _) => 0.0,
+                (2, 1) => min + second_min,
+                _ => min,
+            };
+            let weight = weights[i / 4][4 * row + i % 4];
+            *out = scale * (f32::from(weight) - f32::from(T::OFFSET)) + minimum;
         }
     }
 }

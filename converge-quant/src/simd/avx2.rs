@@ -273,7 +273,6 @@ impl Simd for Avx2 {
             ]
         }
     }
-    #[cfg(test)]
     #[inline(always)]
     unsafe fn store_bytes(self, a: Self::B, to: *mut u8) {
         // SAFETY: see above; sixty-four bytes are writable.

@@ -183,7 +183,6 @@ impl Simd for Avx512 {
         // SAFETY: see above; sixty-four bytes are readable.
         unsafe { _mm512_loadu_si512(from.cast()) }
     }
-    #[cfg(test)]
     #[inline(always)]
     unsafe fn store_bytes(self, a: __m512i, to: *mut u8) {
         // SAFETY: see above; sixty-four bytes are writable.

@@ -100,7 +100,6 @@ pub(crate) trait Simd: Copy {
     /// The same into the second cache.
     fn prefetch_second(self, at: *const u8);
     unsafe fn load_bytes(self, from: *const u8) -> Self::B;
-    #[cfg(test)]
     unsafe fn store_bytes(self, a: Self::B, to: *mut u8);
     fn bytes(self, x: u8) -> Self::B;
     fn and(self, a: Self::B, b: Self::B) -> Self::B;

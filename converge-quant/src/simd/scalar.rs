@@ -184,7 +184,6 @@ impl Simd for Scalar {
         // SAFETY: sixty-four bytes are readable.
         unsafe { from.cast::<Self::B>().read_unaligned() }
     }
-    #[cfg(test)]
     #[inline(always)]
     unsafe fn store_bytes(self, a: Self::B, to: *mut u8) {
         // SAFETY: sixty-four bytes are writable.

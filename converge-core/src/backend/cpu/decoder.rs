@@ -92,7 +92,7 @@ impl Pass {
         self.x.resize(tokens.clone().count() * spec.width, 0.0);
         let embedding = weights.embedding();
         for (&token, x) in tokens.zip(self.x.chunks_exact_mut(spec.width)) {
-            embedding.decode_row(token as usize, x)?;
+            embedding.decode_row(shared.level, token as usize, x)?;
         }
         if spec.embedding_scale != 1.0 {
             self.x.iter_mut().for_each(|x| *x *= spec.embedding_scale);
@@ -231,8 +231,14 @@ impl Pass {
         let cols = output.weight.cols();
         self.activations
             .set(pool, level, &self.mixed, cols, &[&output.weight])?;
-        output.forward(pool, level, &self.activations, &mut self.part)?;
-        self.add(shared, layer.post_attention_norm.as_deref())?;
+        let (activations, part, x) = (&self.activations, &mut self.part, &mut self.x);
+        match &layer.post_attention_norm {
+            None => output.forward_add(pool, level, activations, part, x, spec.residual_scale)?,
+            Some(norm) => {
+                output.forward(pool, level, activations, part)?;
+                self.add_normed(shared, norm)?;
+            }
+        }
 
         self.normed.resize(self.x.len(), 0.0);
         let norm = &layer.feed_forward_norm;
@@ -242,29 +248,26 @@ impl Pass {
             level,
             activation: spec.activation,
         };
-        let buffers = &mut self.feed_forward;
-        layer
-            .feed_forward
-            .forward(on, buffers, &self.normed, &mut self.part)?;
-        self.add(shared, layer.post_feed_forward_norm.as_deref())
+        let (buffers, rows) = (&mut self.feed_forward, &self.normed);
+        let network = &layer.feed_forward;
+        match &layer.post_feed_forward_norm {
+            None => network.forward_add(on, buffers, rows, &mut self.x, spec.residual_scale),
+            Some(norm) => {
+                network.forward(on, buffers, rows, &mut self.part)?;
+                self.add_normed(shared, norm)
+            }
+        }
     }
 
-    /// Adds what a part of a layer gave to the residual stream.
-    fn add(&mut self, shared: &Shared, norm: Option<&[f32]>) -> Result<()> {
+    /// Adds what a part of a layer gave, normed, to the residual stream.
+    fn add_normed(&mut self, shared: &Shared, norm: &[f32]) -> Result<()> {
         let Shared {
             spec, pool, level, ..
         } = shared;
-        if let Some(weight) = norm {
-            kernels::rms_norm_in_place(pool, *level, &mut self.part, weight, spec.norm_eps)?;
-        }
-        let scale = spec.residual_scale;
-        Ok(kernels::add_scaled(
-            pool,
-            *level,
-            &mut self.x,
-            &self.part,
-            scale,
-        )?)
+        let (level, part) = (*level, &mut self.part);
+        kernels::rms_norm_in_place(pool, level, part, norm, spec.norm_eps)?;
+        let (x, scale) = (&mut self.x, spec.residual_scale);
+        Ok(kernels::add_scaled(pool, level, x, part, scale)?)
     }
 
     /// Logits of the rows of the residual stream.

@@ -24,7 +24,10 @@ pub(super) struct Buffers {
     activations: Activations,
     gate: Vec<f32>,
     up: Vec<f32>,
+    /// What one network gives, where it is not yet all.
     part: Vec<f32>,
+    /// What a mixture gives.
+    sum: Vec<f32>,
 }
 
 /// Where a network is computed.
@@ -78,6 +81,36 @@ impl FeedForwardWeights {
             Self::Experts(experts) => experts.forward(on, buffers, x, out),
         }
     }
+
+    /// Adds what the network makes of the rows of `x`, times `scale`, to the rows of `to`.
+    pub(super) fn forward_add(
+        &self,
+        on: On<'_>,
+        buffers: &mut Buffers,
+        x: &[f32],
+        to: &mut [f32],
+        scale: f32,
+    ) -> Result<()> {
+        let On { pool, level, .. } = on;
+        match self {
+            Self::Dense(gated) => {
+                gated.hidden(on, buffers, x)?;
+                let Buffers {
+                    activations, part, ..
+                } = buffers;
+                gated
+                    .down
+                    .forward_add(pool, level, activations, part, to, scale)
+            }
+            Self::Experts(experts) => {
+                let mut sum = std::mem::take(&mut buffers.sum);
+                experts.forward(on, buffers, x, &mut sum)?;
+                kernels::add_scaled(pool, level, to, &sum, scale)?;
+                buffers.sum = sum;
+                Ok(())
+            }
+        }
+    }
 }
 
 /// The weights of a [`Gated`] network.
@@ -110,6 +143,13 @@ impl GatedWeights {
         x: &[f32],
         out: &mut Vec<f32>,
     ) -> Result<()> {
+        self.hidden(on, buffers, x)?;
+        let down = &self.down;
+        down.forward(on.pool, on.level, &buffers.activations, out)
+    }
+
+    /// Sets the buffers' activations to what the last projection takes.
+    fn hidden(&self, on: On<'_>, buffers: &mut Buffers, x: &[f32]) -> Result<()> {
         let On {
             pool,
             level,
@@ -123,16 +163,13 @@ impl GatedWeights {
         } = buffers;
         let matrices = [&self.gate.weight, &self.up.weight];
         activations.set(pool, level, x, self.gate.weight.cols(), &matrices)?;
-        let both = [(&self.gate, &mut *gate), (&self.up, up)];
+        let both = [(&self.gate, &mut *gate), (&self.up, &mut *up)];
         Linear::forward_together(pool, level, activations, both)?;
         let activation = match activation {
             Activation::Silu => kernels::Activation::Silu,
             Activation::GeluTanh => kernels::Activation::GeluTanh,
         };
-        kernels::gate(pool, level, activation, gate, up)?;
-        let down = &self.down.weight;
-        activations.set(pool, level, gate, down.cols(), &[down])?;
-        self.down.forward(pool, level, activations, out)
+        Ok(activations.set_gated(pool, level, activation, gate, up, &self.down.weight)?)
     }
 }
 

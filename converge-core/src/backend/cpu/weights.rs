@@ -209,6 +209,31 @@ impl Linear {
         Ok(())
     }
 
+    /// Adds a row of outputs, times `scale`, to each row of `x`. `part` is a buffer.
+    pub(super) fn forward_add(
+        &self,
+        pool: &Pool,
+        level: Level,
+        activations: &Activations,
+        part: &mut Vec<f32>,
+        x: &mut [f32],
+        scale: f32,
+    ) -> Result<()> {
+        if self.bias.is_none() {
+            let weight = &self.weight;
+            return Ok(kernels::matmul_add(
+                pool,
+                level,
+                weight,
+                activations,
+                x,
+                scale,
+            )?);
+        }
+        self.forward(pool, level, activations, part)?;
+        Ok(kernels::add_scaled(pool, level, x, part, scale)?)
+    }
+
     fn add_bias(&self, pool: &Pool, out: &mut [f32]) -> Result<()> {
         match &self.bias {
             Some(bias) if !out.is_empty() => Ok(kernels::add_bias(pool, out, bias)?),

@@ -1,0 +1,214 @@
+//! Pieces of memory of one size, which are used again when they are given back.
+
+use std::{
+    collections::BTreeMap,
+    ptr::NonNull,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use memmap2::MmapMut;
+
+use super::{LINE, map};
+
+/// Bytes that are asked of the system at a time, at least.
+const BOARD: usize = 8 << 20;
+
+/// A piece that nobody else has.
+pub(super) struct Piece {
+    start: NonNull<u8>,
+    home: Arc<Mutex<Shelf>>,
+}
+
+// SAFETY: a piece is the only way to its bytes, which lie in a board that its shelf keeps as long as a
+// piece of it is out; they may be read and written from any thread, as those of a `Vec` may.
+unsafe impl Send for Piece {}
+// SAFETY: as above; a shared piece only reads.
+unsafe impl Sync for Piece {}
+
+/// The pieces of one size.
+struct Shelf {
+    /// Bytes of a piece: whole cache lines.
+    size: usize,
+    boards: Vec<Board>,
+}
+
+/// Memory of the system's that holds some pieces.
+struct Board {
+    /// Where its memory begins. Only pieces look at what is there.
+    start: NonNull<u8>,
+    /// Places that were given back.
+    free: Vec<usize>,
+    /// Places from this one on were never out: their bytes are still zeros.
+    fresh: usize,
+    places: usize,
+    _memory: MmapMut,
+}
+
+// SAFETY: `start` points into the board's own memory, which moves with it and may be used from any
+// thread.
+unsafe impl Send for Board {}
+
+/// The shelves of all sizes that there have been: as many as models with different heads.
+static SHELVES: Mutex<BTreeMap<usize, Arc<Mutex<Shelf>>>> = Mutex::new(BTreeMap::new());
+
+impl Piece {
+    /// Zeroed bytes at the beginning of a cache line; `None` where the system has no memory to map.
+    pub(super) fn take(len: usize) -> Option<Self> {
+        let size = len.max(1).checked_next_multiple_of(LINE)?;
+        let new = || Arc::new(Mutex::new(Shelf::new(size)));
+        let mut shelves = SHELVES.lock().unwrap_or_else(PoisonError::into_inner);
+        let home = Arc::clone(shelves.entry(size).or_insert_with(new));
+        drop(shelves);
+        let start = home.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        Some(Self { start, home })
+    }
+
+    pub(super) fn start(&self) -> NonNull<u8> {
+        self.start
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        let mut home = self.home.lock().unwrap_or_else(PoisonError::into_inner);
+        home.put_back(self.start);
+    }
+}
+
+impl Shelf {
+    fn new(size: usize) -> Self {
+        Self {
+            size,
+            boards: Vec::new(),
+        }
+    }
+
+    /// A place that nobody has, zeroed.
+    fn take(&mut self) -> Option<NonNull<u8>> {
+        let size = self.size;
+        if let Some(start) = self.boards.iter_mut().find_map(|board| board.take(size)) {
+            return Some(start);
+        }
+        let mut board = Board::new(size)?;
+        let start = board.take(size);
+        self.boards.push(board);
+        start
+    }
+
+    /// Takes a piece back. The system gets a board when all of it is back, but for one: the next
+    /// sequence will want it.
+    fn put_back(&mut self, piece: NonNull<u8>) {
+        let size = self.size;
+        let mut empty = 0;
+        for board in &mut self.boards {
+            if let Some(place) = board.place_of(piece, size) {
+                board.free.push(place);
+            }
+            empty += usize::from(board.is_empty());
+        }
+        if empty > 1 {
+            let last = self.boards.iter().rposition(Board::is_empty);
+            last.map(|index| self.boards.swap_remove(index));
+        }
+    }
+}
+
+impl Board {
+    fn new(size: usize) -> Option<Self> {
+        let places = (BOARD / size).max(1);
+        let mut memory = map(places.checked_mul(size)?)?;
+        Some(Self {
+            start: NonNull::new(memory.as_mut_ptr())?,
+            free: Vec::new(),
+            fresh: 0,
+            places,
+            _memory: memory,
+        })
+    }
+
+    fn take(&mut self, size: usize) -> Option<NonNull<u8>> {
+        if let Some(place) = self.free.pop() {
+            // SAFETY: `place` is one of the board's, whose bytes nobody has: it was given back.
+            return Some(unsafe {
+                let start = self.start.add(place * size);
+                start.write_bytes(0, size);
+                start
+            });
+        }
+        let place = (self.fresh < self.places).then_some(self.fresh)?;
+        self.fresh += 1;
+        // SAFETY: the board's memory has `places` times `size` bytes.
+        Some(unsafe { self.start.add(place * size) })
+    }
+
+    /// The place that begins here, if it is one of this board's.
+    fn place_of(&self, piece: NonNull<u8>, size: usize) -> Option<usize> {
+        let bytes = piece.addr().get().checked_sub(self.start.addr().get())?;
+        (bytes < self.places * size).then_some(bytes / size)
+    }
+
+    /// Whether no piece of it is out.
+    fn is_empty(&self) -> bool {
+        self.free.len() == self.fresh
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::Aligned, *};
+
+    /// Bytes that no other test takes pieces of.
+    const LEN: usize = 3 * LINE * 1024 + 40;
+
+    #[test]
+    fn pieces_are_zeroed_apart_and_used_again() {
+        let size = LEN.next_multiple_of(LINE);
+        let boards = || {
+            let shelves = SHELVES.lock().unwrap();
+            let shelf = shelves.get(&size).unwrap().lock().unwrap();
+            shelf.boards.len()
+        };
+        let places = BOARD / size;
+        for round in 0..3 {
+            let mut pieces: Vec<_> = (0..3 * places).map(|_| Aligned::for_page(LEN)).collect();
+            assert_eq!(boards(), 3);
+            for (i, piece) in pieces.iter_mut().enumerate() {
+                assert_eq!(piece.bytes().as_ptr().addr() % LINE, 0);
+                assert_eq!(piece.bytes().len(), LEN);
+                assert!(piece.bytes().iter().all(|byte| *byte == 0));
+                piece.bytes_mut().fill((i + round) as u8 | 1);
+            }
+            // Every other one goes and comes again, as a fork's do.
+            for i in (0..pieces.len()).step_by(2) {
+                pieces[i] = Aligned::for_page(LEN);
+                assert!(pieces[i].bytes().iter().all(|byte| *byte == 0));
+                pieces[i].bytes_mut().fill((i + round) as u8 | 1);
+            }
+            for (i, piece) in pieces.iter().enumerate() {
+                let mine = (i + round) as u8 | 1;
+                assert!(piece.bytes().iter().all(|byte| *byte == mine));
+            }
+            drop(pieces);
+            assert_eq!(boards(), 1);
+        }
+    }
+
+    #[test]
+    fn threads_share_a_shelf() {
+        std::thread::scope(|scope| {
+            for thread in 1..5 {
+                scope.spawn(move || {
+                    for _ in 0..50 {
+                        let mut pieces: Vec<_> =
+                            (0..20).map(|_| Aligned::for_page(70 * LINE)).collect();
+                        pieces
+                            .iter_mut()
+                            .for_each(|piece| piece.bytes_mut().fill(thread));
+                        let mine = |piece: &Aligned| piece.bytes().iter().all(|b| *b == thread);
+                        assert!(pieces.iter().all(mine));
+                    }
+                });
+            }
+        });
+    }
+}
