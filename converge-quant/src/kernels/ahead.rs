@@ -29,7 +29,14 @@ const FEW: usize = 2;
 /// Bytes from weights to those that are asked for.
 const SHORT: usize = 1024;
 const LONG: usize = 6144;
-const LONGEST: usize = 8192;
+
+/// The same where all lines are asked for. Memory under load answers late: lines from further on wait
+/// longer there, but with many tokens, whose activations want their place in the nearest cache.
+const FAR: usize = 8192;
+const FARTHER: usize = 16384;
+
+/// Tokens of a panel up to which lines may come from further on.
+const SOME: usize = 4;
 
 /// The way for this machine.
 pub(super) fn way() -> u8 {
@@ -73,7 +80,8 @@ pub(super) fn ask<S: Simd, T: TileFormat, const N: usize, const WAY: u8>(
     let mut at = from.next_multiple_of(VECTOR);
     while at < to {
         if WAY == INSTEAD {
-            simd.prefetch(unit.wrapping_add(LONGEST + at));
+            let far = if N <= SOME { FARTHER } else { FAR };
+            simd.prefetch(unit.wrapping_add(far + at));
         } else if N <= FEW {
             simd.prefetch_second(unit.wrapping_add(SHORT + at));
         } else {
@@ -87,5 +95,5 @@ pub(super) fn ask<S: Simd, T: TileFormat, const N: usize, const WAY: u8>(
 /// Asks for what lies far behind a place of keys or values, which are read in ascending order.
 #[inline(always)]
 pub(super) fn ask_far<S: Simd>(simd: S, at: *const u8) {
-    simd.prefetch(at.wrapping_add(LONGEST));
+    simd.prefetch(at.wrapping_add(FAR));
 }
