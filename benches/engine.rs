@@ -89,7 +89,7 @@ fn measure(criterion: &mut Criterion, name: &str, path: &Path) -> Result<(), Err
                         "decode" => model::decode(decoder, &tokens),
                         _ => decoder
                             .forward(&tokens, Rows::All, &Cancel::new())
-                            .map(drop),
+                            .map(|logits| decoder.reuse(logits)),
                     };
                     // Forgetting takes no time: a length is set.
                     if let Err(error) = done.and_then(|()| decoder.truncate(0)) {

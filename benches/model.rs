@@ -75,7 +75,8 @@ pub fn prefill(decoder: &mut dyn Decoder, tokens: &[TokenId]) -> Result<(), Core
 /// The decoder's.
 pub fn decode(decoder: &mut dyn Decoder, tokens: &[TokenId]) -> Result<(), CoreError> {
     for token in tokens.chunks(1) {
-        decoder.forward(token, Rows::Last, &Cancel::new())?;
+        let logits = decoder.forward(token, Rows::Last, &Cancel::new())?;
+        decoder.reuse(logits);
     }
     Ok(())
 }

@@ -133,7 +133,8 @@ fn run(args: &Args) -> anyhow::Result<()> {
                 Test::Prefill => prefill(decoder.as_mut(), after)?,
                 Test::Decode => {
                     for token in after.chunks(1) {
-                        decoder.forward(token, Rows::Last, &Cancel::new())?;
+                        let logits = decoder.forward(token, Rows::Last, &Cancel::new())?;
+                        decoder.reuse(logits);
                     }
                 }
                 Test::Pass => {
@@ -142,7 +143,8 @@ fn run(args: &Args) -> anyhow::Result<()> {
                     } else {
                         Rows::Last
                     };
-                    decoder.forward(after, rows, &Cancel::new())?;
+                    let logits = decoder.forward(after, rows, &Cancel::new())?;
+                    decoder.reuse(logits);
                 }
             }
             let seconds = start.elapsed().as_secs_f64();

@@ -137,8 +137,14 @@ fn speeds(decoder: &mut dyn Decoder, plan: &Plan, test: Test) -> Result<Samples>
         let start = Instant::now();
         match test {
             Test::Prefill(_) => model::prefill(decoder, tokens)?,
-            Test::Pass(_) => drop(decoder.forward(tokens, Rows::Last, &Cancel::new())?),
-            Test::Check(_) => drop(decoder.forward(tokens, Rows::All, &Cancel::new())?),
+            Test::Pass(_) => {
+                let logits = decoder.forward(tokens, Rows::Last, &Cancel::new())?;
+                decoder.reuse(logits);
+            }
+            Test::Check(_) => {
+                let logits = decoder.forward(tokens, Rows::All, &Cancel::new())?;
+                decoder.reuse(logits);
+            }
             _ => model::decode(decoder, tokens)?,
         }
         let seconds = start.elapsed().as_secs_f64();

@@ -114,7 +114,8 @@ impl Arena {
         self.heads.page_bytes()
     }
 
-    /// Bytes of the pages that there are now, each counted once.
+    /// Bytes of the pages that there are now, each counted once. The system may see more for a while:
+    /// memory of pages that are gone is kept together with that of pages that are not.
     pub fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed) * self.page_bytes()
     }

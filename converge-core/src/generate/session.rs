@@ -304,6 +304,7 @@ impl Session {
             let logits = self.forward(&pass.tokens, pass.rows, run.cancel())?;
             let seconds = start.elapsed().as_secs_f64();
             let took = self.take(run, &pass, &logits, on_event)?;
+            self.decoder.reuse(logits);
             if let Some(accepted) = took.accepted {
                 draft.checked(&Checked {
                     depth,
@@ -480,6 +481,7 @@ impl Session {
             for (i, &target) in targets.iter().enumerate() {
                 sum += log_prob(row(&logits, i, self.text_vocab())?, target)?;
             }
+            self.decoder.reuse(logits);
         }
         Ok(sum)
     }

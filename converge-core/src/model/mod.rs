@@ -86,6 +86,12 @@ pub trait Decoder: Send {
     /// [`Cancelled`](crate::CoreError::Cancelled), or the backend's own.
     fn forward(&mut self, tokens: &[TokenId], rows: Rows, cancel: &Cancel) -> Result<Logits>;
 
+    /// Takes back logits that [`forward`](Self::forward) gave and nobody needs any more, so that the
+    /// next pass writes over them instead of asking for memory.
+    fn reuse(&mut self, logits: Logits) {
+        drop(logits);
+    }
+
     /// Positions that the KV cache holds.
     fn len(&self) -> usize;
 

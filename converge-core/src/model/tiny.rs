@@ -240,12 +240,15 @@ impl Tiny {
         tiny
     }
 
-    /// Biases of queries, keys and values.
+    /// Biases of all projections of a layer but those of gate and up.
     fn add_biases(&mut self) {
         for i in 0..self.layers {
             for (part, heads) in [("q", HEADS), ("k", KV_HEADS), ("v", KV_HEADS)] {
                 let name = format!("blk.{i}.attn_{part}.bias");
                 self.add(&name, &[heads * self.head_size], 0.0);
+            }
+            for part in ["attn_output", "ffn_down"] {
+                self.add(&format!("blk.{i}.{part}.bias"), &[WIDTH], 0.0);
             }
         }
     }

@@ -151,6 +151,9 @@ impl Activations {
     }
 
     fn round<R: Rows>(&mut self, pool: &Pool, level: Level, rows: &R) {
+        if self.tokens == 0 {
+            return self.rounded.clear();
+        }
         let blocks = self.blocks();
         // All of it is written below.
         self.rounded.resize(self.tokens * blocks * WORDS, 0);
@@ -239,7 +242,7 @@ trait Rows: Sync {
     /// The numbers at places `at`, which are part of a row; must be `#[inline(always)]`.
     ///
     /// # Safety
-    /// No place is asked for twice in a region.
+    /// No place is asked for twice in a region, and what the rows are of is borrowed until it ends.
     unsafe fn piece<S: Simd>(&self, simd: S, at: Range<usize>) -> &[f32];
 }
 
@@ -291,21 +294,16 @@ impl<R: Rows> Kernel for Round<'_, R> {
             let start = (first * BLOCK).min(cols);
             let end = (first * BLOCK + to.len() / (n * WORDS) * BLOCK).min(cols);
             for (i, token) in self.panel.clone().enumerate() {
-                // SAFETY: slices and panels are one call's each, and pieces of them do not overlap.
+                // SAFETY: slices and panels are one call's each, and pieces of them do not
+                // overlap; who rounds them holds the rows until the region ends.
                 let from = unsafe {
                     self.rows
                         .piece(simd, token * cols + start..token * cols + end)
                 };
-                let (whole, rest) = from.as_chunks::<BLOCK>();
-                let mut padded = [0.0; BLOCK];
-                padded[..rest.len()].copy_from_slice(rest);
+                // Weights that are rounded for have rows of whole blocks.
+                let (whole, _) = from.as_chunks::<BLOCK>();
                 for (block, to) in to.chunks_exact_mut(n * WORDS).enumerate() {
-                    let zeros = [0.0; BLOCK];
-                    let numbers = match whole.get(block) {
-                        Some(numbers) => numbers,
-                        None if block == whole.len() => &padded,
-                        None => &zeros,
-                    };
+                    let numbers = whole.get(block).unwrap_or(&[0.0; BLOCK]);
                     for (j, word) in round_block(simd, numbers).into_iter().enumerate() {
                         to[j * n + i] = word;
                     }

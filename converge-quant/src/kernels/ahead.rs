@@ -1,4 +1,5 @@
-//! How weights are asked for from memory before their use: speed only, never a result.
+//! How weights, keys and values are asked for from memory before their use: speed only, never a
+//! result.
 //!
 //! Processors differ in how many cache lines may be on their way to the nearest cache at a time, and
 //! in what their own look-ahead does: the way that suits Zen 5 costs Zen 4 a third of its speed, and
@@ -30,13 +31,13 @@ const FEW: usize = 2;
 const SHORT: usize = 1024;
 const LONG: usize = 6144;
 
-/// The same where all lines are asked for. Memory under load answers late: lines from further on wait
-/// longer there, but with many tokens, whose activations want their place in the nearest cache.
+/// The same where all lines are asked for, and from keys and values. Under load memory answers late, so
+/// lines are asked for from farther on; not with many tokens, whose activations need the nearest cache.
 const FAR: usize = 8192;
 const FARTHER: usize = 16384;
 
-/// Tokens of a panel up to which lines may come from further on.
-const SOME: usize = 4;
+/// Tokens of a panel up to which lines come from farther on.
+const FARTHER_FEW: usize = 4;
 
 /// The way for this machine.
 pub(super) fn way() -> u8 {
@@ -80,7 +81,7 @@ pub(super) fn ask<S: Simd, T: TileFormat, const N: usize, const WAY: u8>(
     let mut at = from.next_multiple_of(VECTOR);
     while at < to {
         if WAY == INSTEAD {
-            let far = if N <= SOME { FARTHER } else { FAR };
+            let far = if N <= FARTHER_FEW { FARTHER } else { FAR };
             simd.prefetch(unit.wrapping_add(far + at));
         } else if N <= FEW {
             simd.prefetch_second(unit.wrapping_add(SHORT + at));
@@ -90,6 +91,12 @@ pub(super) fn ask<S: Simd, T: TileFormat, const N: usize, const WAY: u8>(
         }
         at += VECTOR;
     }
+}
+
+/// Whether keys and values are asked for: where the machine's own look-ahead is not enough.
+#[inline(always)]
+pub(super) fn is_far() -> bool {
+    way() == INSTEAD
 }
 
 /// Asks for what lies far behind a place of keys or values, which are read in ascending order.

@@ -272,7 +272,7 @@ fn score<S: Simd, T: Stored, const N: usize>(
     scores: &mut [[f32; PAGE]],
 ) {
     assert!(queries.len() == N * size && scores.len() == N);
-    let far = ahead::way() == ahead::INSTEAD;
+    let far = ahead::is_far();
     let blocks = keys.chunks_exact(T::keys(size)).enumerate();
     let first = seen.start / LANES;
     let count = seen.end.div_ceil(LANES).saturating_sub(first);
@@ -285,7 +285,7 @@ fn score<S: Simd, T: Stored, const N: usize>(
                 let group = keys.as_ptr().add(T::keys(first));
                 let scales = T::key_scales(simd, group);
                 for i in first..size.min(first + T::GROUP) {
-                    if far && i % 2 == 0 {
+                    if far && i % T::IN_LINE == 0 {
                         ahead::ask_far(simd, keys.as_ptr().wrapping_add(T::keys(i)));
                     }
                     let keys = T::load_keys(simd, group, i - first, scales);
@@ -460,7 +460,7 @@ fn mix_block<S: Simd, T: Stored, const N: usize, const V: usize>(
     assert!(seen.end <= PAGE && out.len() >= N * padded);
     // SAFETY: checked above.
     unsafe {
-        let far = ahead::way() == ahead::INSTEAD;
+        let far = ahead::is_far();
         let place = |query: usize, v: usize| query * padded + at + v * LANES;
         let mut sums = [[simd.splat(0.0); V]; N];
         for (query, sums) in sums.iter_mut().enumerate() {
@@ -471,7 +471,7 @@ fn mix_block<S: Simd, T: Stored, const N: usize, const V: usize>(
         for position in seen.clone() {
             let row = values.as_ptr().add(position * T::values(padded));
             for v in 0..V {
-                if far && v % 2 == 0 {
+                if far && (at / LANES + v) % T::IN_LINE == 0 {
                     ahead::ask_far(simd, row.wrapping_add(T::values(at + v * LANES)));
                 }
                 let value = T::load_values(simd, row, at + v * LANES);

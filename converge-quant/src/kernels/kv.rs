@@ -237,6 +237,8 @@ impl std::fmt::Debug for KvPage {
 pub(super) trait Stored {
     /// Elements that share a scale, where there is one.
     const GROUP: usize = GROUP;
+    /// Vectors of sixteen elements in a cache line.
+    const IN_LINE: usize;
 
     /// Bytes of the first `elements` of sixteen keys.
     fn keys(elements: usize) -> usize;
@@ -278,6 +280,8 @@ impl Halves {
 }
 
 impl Stored for Halves {
+    const IN_LINE: usize = 2;
+
     fn keys(elements: usize) -> usize {
         elements * LANES * size_of::<u16>()
     }
@@ -339,6 +343,8 @@ impl Q8 {
 }
 
 impl Stored for Q8 {
+    const IN_LINE: usize = 4;
+
     fn keys(elements: usize) -> usize {
         LANES * Self::values(elements)
     }

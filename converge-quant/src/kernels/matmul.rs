@@ -250,13 +250,13 @@ pub(super) struct Tiles<'a> {
 }
 
 impl Tiles<'_> {
-    /// Writes the outputs of a tile for one token.
+    /// Writes the outputs of a tile for one token, or adds them.
     #[inline(always)]
     pub(super) fn put<S: Simd>(&self, simd: S, tile: usize, token: usize, sums: S::F) {
         let rows = self.weights.rows();
         let first = tile * ROWS;
         let len = ROWS.min(rows - first);
-        // SAFETY: each tile and token is one thread's, and `matmul` holds `out` until the region
+        // SAFETY: each tile and token is one thread's, and who runs the region holds `out` until it
         // ends.
         let out = unsafe { self.out.part(token * rows + first, len) };
         let sums = match self.then {

@@ -15,6 +15,8 @@ mod activations;
 mod ahead;
 mod attention;
 mod float;
+#[cfg(test)]
+mod fused_tests;
 mod kv;
 mod math;
 mod matmul;

@@ -12,7 +12,7 @@
 mod shelf;
 mod slab;
 
-use memmap2::MmapMut;
+use memmap2::{MmapMut, MmapRaw};
 
 use shelf::Piece;
 use slab::Part;
@@ -66,7 +66,7 @@ impl Aligned {
         };
         // SAFETY: `Line` is `repr(C)` of 64 bytes without padding, and `len` is at most 64 times the
         // number of lines; a part or a piece has `len` bytes, which are this value's alone and
-        // were written by the system.
+        // have been written: by the system, or by the shelf when it hands a place out again.
         unsafe { std::slice::from_raw_parts(start, self.len) }
     }
 
@@ -82,12 +82,12 @@ impl Aligned {
 }
 
 /// Zeroed memory of the system's, in large pages where it has them; `None` where it has none.
-fn map(len: usize) -> Option<MmapMut> {
+fn map(len: usize) -> Option<MmapRaw> {
     let memory = MmapMut::map_anon(len).ok()?;
     // Only a wish: where the system has no large pages, small ones do.
     #[cfg(target_os = "linux")]
     let _ = memory.advise(memmap2::Advice::HugePage);
-    Some(memory)
+    Some(memory.into())
 }
 
 #[cfg(test)]

@@ -6,11 +6,11 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use memmap2::MmapMut;
+use memmap2::MmapRaw;
 
 use super::{LINE, map};
 
-/// Bytes that are asked of the system at a time, at least.
+/// Bytes that are asked of the system at a time, about.
 const BOARD: usize = 8 << 20;
 
 /// A piece that nobody else has.
@@ -25,28 +25,25 @@ unsafe impl Send for Piece {}
 // SAFETY: as above; a shared piece only reads.
 unsafe impl Sync for Piece {}
 
-/// The pieces of one size.
+/// The pieces of one size. As long as one piece of a board is out, the system does not get the board:
+/// what is resident may be more than what is in use, and is never more than was in use at once, by
+/// about a board.
 struct Shelf {
     /// Bytes of a piece: whole cache lines.
     size: usize,
     boards: Vec<Board>,
 }
 
-/// Memory of the system's that holds some pieces.
+/// Memory of the system's that holds some pieces. Only they look at what is there: this knows its
+/// address.
 struct Board {
-    /// Where its memory begins. Only pieces look at what is there.
-    start: NonNull<u8>,
+    memory: MmapRaw,
     /// Places that were given back.
     free: Vec<usize>,
     /// Places from this one on were never out: their bytes are still zeros.
     fresh: usize,
     places: usize,
-    _memory: MmapMut,
 }
-
-// SAFETY: `start` points into the board's own memory, which moves with it and may be used from any
-// thread.
-unsafe impl Send for Board {}
 
 /// The shelves of all sizes that there have been: as many as models with different heads.
 static SHELVES: Mutex<BTreeMap<usize, Arc<Mutex<Shelf>>>> = Mutex::new(BTreeMap::new());
@@ -59,7 +56,11 @@ impl Piece {
         let mut shelves = SHELVES.lock().unwrap_or_else(PoisonError::into_inner);
         let home = Arc::clone(shelves.entry(size).or_insert_with(new));
         drop(shelves);
-        let start = home.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        let (start, used) = home.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        if used {
+            // SAFETY: the place has `size` bytes, which from now on are this piece's alone.
+            unsafe { start.write_bytes(0, size) };
+        }
         Some(Self { start, home })
     }
 
@@ -83,16 +84,16 @@ impl Shelf {
         }
     }
 
-    /// A place that nobody has, zeroed.
-    fn take(&mut self) -> Option<NonNull<u8>> {
+    /// A place that nobody has, and whether somebody had it before; else it is zeroed.
+    fn take(&mut self) -> Option<(NonNull<u8>, bool)> {
         let size = self.size;
-        if let Some(start) = self.boards.iter_mut().find_map(|board| board.take(size)) {
-            return Some(start);
+        if let Some(place) = self.boards.iter_mut().find_map(|board| board.take(size)) {
+            return Some(place);
         }
         let mut board = Board::new(size)?;
-        let start = board.take(size);
+        let place = board.take(size);
         self.boards.push(board);
-        start
+        place
     }
 
     /// Takes a piece back. The system gets a board when all of it is back, but for one: the next
@@ -106,9 +107,10 @@ impl Shelf {
             }
             empty += usize::from(board.is_empty());
         }
-        if empty > 1 {
-            let last = self.boards.iter().rposition(Board::is_empty);
-            last.map(|index| self.boards.swap_remove(index));
+        if empty > 1
+            && let Some(last) = self.boards.iter().rposition(Board::is_empty)
+        {
+            self.boards.swap_remove(last);
         }
     }
 }
@@ -116,34 +118,32 @@ impl Shelf {
 impl Board {
     fn new(size: usize) -> Option<Self> {
         let places = (BOARD / size).max(1);
-        let mut memory = map(places.checked_mul(size)?)?;
         Some(Self {
-            start: NonNull::new(memory.as_mut_ptr())?,
+            memory: map(places.checked_mul(size)?)?,
             free: Vec::new(),
             fresh: 0,
             places,
-            _memory: memory,
         })
     }
 
-    fn take(&mut self, size: usize) -> Option<NonNull<u8>> {
-        if let Some(place) = self.free.pop() {
-            // SAFETY: `place` is one of the board's, whose bytes nobody has: it was given back.
-            return Some(unsafe {
-                let start = self.start.add(place * size);
-                start.write_bytes(0, size);
-                start
-            });
-        }
-        let place = (self.fresh < self.places).then_some(self.fresh)?;
-        self.fresh += 1;
-        // SAFETY: the board's memory has `places` times `size` bytes.
-        Some(unsafe { self.start.add(place * size) })
+    /// As [`Shelf::take`].
+    fn take(&mut self, size: usize) -> Option<(NonNull<u8>, bool)> {
+        let (place, used) = match self.free.pop() {
+            Some(place) => (place, true),
+            None => ((self.fresh < self.places).then_some(self.fresh)?, false),
+        };
+        self.fresh += usize::from(!used);
+        // SAFETY: the memory has `places` times `size` bytes.
+        let start = unsafe { self.memory.as_mut_ptr().add(place * size) };
+        Some((NonNull::new(start)?, used))
     }
 
     /// The place that begins here, if it is one of this board's.
     fn place_of(&self, piece: NonNull<u8>, size: usize) -> Option<usize> {
-        let bytes = piece.addr().get().checked_sub(self.start.addr().get())?;
+        let bytes = piece
+            .addr()
+            .get()
+            .checked_sub(self.memory.as_ptr().addr())?;
         (bytes < self.places * size).then_some(bytes / size)
     }
 
@@ -194,21 +194,46 @@ mod tests {
     }
 
     #[test]
-    fn threads_share_a_shelf() {
+    fn threads_share_a_shelf_and_hand_pieces_on() {
+        let is = |piece: &Aligned, byte: u8| piece.bytes().iter().all(|b| *b == byte);
+        let (give, given) = std::sync::mpsc::channel();
         std::thread::scope(|scope| {
             for thread in 1..5 {
+                let give = give.clone();
                 scope.spawn(move || {
                     for _ in 0..50 {
                         let mut pieces: Vec<_> =
                             (0..20).map(|_| Aligned::for_page(70 * LINE)).collect();
-                        pieces
-                            .iter_mut()
-                            .for_each(|piece| piece.bytes_mut().fill(thread));
-                        let mine = |piece: &Aligned| piece.bytes().iter().all(|b| *b == thread);
-                        assert!(pieces.iter().all(mine));
+                        for piece in &mut pieces {
+                            assert!(is(piece, 0));
+                            piece.bytes_mut().fill(thread);
+                        }
+                        for piece in pieces {
+                            give.send((thread, piece)).unwrap();
+                        }
                     }
                 });
             }
+            drop(give);
+            for (thread, piece) in given {
+                assert!(is(&piece, thread));
+            }
         });
+    }
+
+    #[test]
+    fn any_size_is_served() {
+        for len in [0, 1, BOARD - 1, BOARD + 1, 3 * BOARD] {
+            let mut pieces = [0; 3].map(|_| Aligned::for_page(len));
+            for (i, piece) in pieces.iter_mut().enumerate() {
+                assert_eq!(piece.bytes().len(), len);
+                piece.bytes_mut().fill(i as u8 + 1);
+            }
+            // The middle board goes, the others stay.
+            let [first, _, last] = pieces;
+            assert!(first.bytes().iter().all(|byte| *byte == 1));
+            assert!(last.bytes().iter().all(|byte| *byte == 3));
+        }
+        assert!(Piece::take(usize::MAX).is_none());
     }
 }

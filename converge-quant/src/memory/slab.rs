@@ -6,22 +6,18 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use memmap2::MmapMut;
+use memmap2::MmapRaw;
 
 use super::{LINE, map};
 
-/// Bytes that are asked of the system at a time.
+/// Bytes that are asked of the system at a time, at least.
 pub(super) const SLAB: usize = 64 << 20;
 
+/// Memory of the system's. Only parts look at what is there: this knows its address and length.
 struct Slab {
-    /// Where its memory begins. Only parts look at what is there.
-    start: NonNull<u8>,
+    memory: MmapRaw,
     used: usize,
-    memory: MmapMut,
 }
-
-// SAFETY: `start` points into `memory`, which moves with it and may be used from any thread.
-unsafe impl Send for Slab {}
 
 /// A part of a slab, which nobody else has.
 pub(super) struct Part {
@@ -48,13 +44,8 @@ impl Part {
         {
             return Some(part);
         }
-        let mut memory = map(len.max(SLAB))?;
-        let start = NonNull::new(memory.as_mut_ptr())?;
-        let slab = Arc::new(Mutex::new(Slab {
-            start,
-            used: 0,
-            memory,
-        }));
+        let memory = map(len.max(SLAB))?;
+        let slab = Arc::new(Mutex::new(Slab { memory, used: 0 }));
         let part = Self::of(&slab, len)?;
         // What is left of the slab before was never touched, and takes no memory.
         *current = Some(slab);
@@ -73,9 +64,10 @@ impl Part {
             return None;
         }
         locked.used = at.checked_add(len.checked_next_multiple_of(LINE)?)?;
+        // SAFETY: `at + len` is at most the length of the mapping.
+        let start = NonNull::new(unsafe { locked.memory.as_mut_ptr().add(at) })?;
         Some(Self {
-            // SAFETY: `at + len` is at most the length of the mapping that begins at `start`.
-            start: unsafe { locked.start.add(at) },
+            start,
             _slab: Arc::clone(slab),
         })
     }

@@ -180,7 +180,8 @@ impl Packed {
         &self.held.bytes()[tile * self.stride..][..self.stride]
     }
 
-    /// Decodes row `row` into `out`, which has `cols` elements: an embedding's row.
+    /// Decodes row `row` into `out`, which has `cols` elements: an embedding's row. The bits are the
+    /// same at each `level`.
     ///
     /// # Errors
     /// [`QuantError::MatrixRow`] past the last row, [`QuantError::DecodeLength`] for another

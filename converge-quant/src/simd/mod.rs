@@ -24,7 +24,7 @@ mod scalar;
 mod tests;
 
 pub use level::Level;
-pub(crate) use scalar::Scalar;
+use scalar::Scalar;
 
 /// Lanes of a vector.
 pub(crate) const LANES: usize = 16;

@@ -186,6 +186,7 @@ impl ModelDrafter {
                 token,
                 class: class.unwrap_or(BOUNDS.len() - 1),
             });
+            self.decoder.reuse(logits);
             text.push(token);
             if let Some(constraint) = &mut constraint {
                 constraint.commit(token)?;

@@ -22,6 +22,10 @@ use crate::{
 /// Rows that go through the head at a time: a cancel is noticed between them.
 const HEAD_ROWS: usize = 128;
 
+/// Rows of logits that are written over by the next pass, at most: as many as a draft has, but not those
+/// of a whole prompt.
+const REUSED_ROWS: usize = 16;
+
 /// A KV cache over a shared [`CpuModel`].
 pub struct CpuDecoder {
     model: CpuModel,
@@ -44,6 +48,8 @@ struct Pass {
     feed_forward: Buffers,
     /// For each kind of rotary positions.
     turns: Vec<Turns>,
+    /// Logits of an earlier pass that came back.
+    logits: Vec<f32>,
     /// The tiles of the head that are computed, where not all are.
     head_tiles: Option<Vec<Range<usize>>>,
 }
@@ -251,7 +257,10 @@ impl Pass {
         let (buffers, rows) = (&mut self.feed_forward, &self.normed);
         let network = &layer.feed_forward;
         match &layer.post_feed_forward_norm {
-            None => network.forward_add(on, buffers, rows, &mut self.x, spec.residual_scale),
+            None => {
+                let (part, x) = (&mut self.part, &mut self.x);
+                network.forward_add(on, buffers, rows, part, x, spec.residual_scale)
+            }
             Some(norm) => {
                 network.forward(on, buffers, rows, &mut self.part)?;
                 self.add_normed(shared, norm)
@@ -283,7 +292,11 @@ impl Pass {
         self.normed.resize(self.x.len(), 0.0);
         let norm = &weights.output_norm;
         kernels::rms_norm(pool, level, &self.x, norm, spec.norm_eps, &mut self.normed)?;
-        let mut logits = Vec::with_capacity(self.x.len() / width * spec.vocab);
+        let mut logits = std::mem::take(&mut self.logits);
+        if self.normed.len() > HEAD_ROWS * width {
+            logits.clear();
+            logits.reserve(self.x.len() / width * spec.vocab);
+        }
         for rows in self.normed.chunks(HEAD_ROWS * width) {
             if cancel.is_cancelled() {
                 return Err(CoreError::Cancelled);
@@ -434,6 +447,12 @@ impl Decoder for CpuDecoder {
 
     fn forward_parts(&mut self, parts: &mut [Part<'_>], cancel: &Cancel) -> Result<Vec<Logits>> {
         self.pass.run(&self.model.shared, parts, cancel)
+    }
+
+    fn reuse(&mut self, logits: Logits) {
+        if logits.rows() <= REUSED_ROWS {
+            self.pass.logits = logits.data;
+        }
     }
 
     fn len(&self) -> usize {

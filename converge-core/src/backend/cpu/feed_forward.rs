@@ -24,10 +24,7 @@ pub(super) struct Buffers {
     activations: Activations,
     gate: Vec<f32>,
     up: Vec<f32>,
-    /// What one network gives, where it is not yet all.
     part: Vec<f32>,
-    /// What a mixture gives.
-    sum: Vec<f32>,
 }
 
 /// Where a network is computed.
@@ -82,12 +79,14 @@ impl FeedForwardWeights {
         }
     }
 
-    /// Adds what the network makes of the rows of `x`, times `scale`, to the rows of `to`.
+    /// Adds what the network makes of the rows of `x`, times `scale`, to the rows of `to`. `part` is a
+    /// buffer.
     pub(super) fn forward_add(
         &self,
         on: On<'_>,
         buffers: &mut Buffers,
         x: &[f32],
+        part: &mut Vec<f32>,
         to: &mut [f32],
         scale: f32,
     ) -> Result<()> {
@@ -95,19 +94,12 @@ impl FeedForwardWeights {
         match self {
             Self::Dense(gated) => {
                 gated.hidden(on, buffers, x)?;
-                let Buffers {
-                    activations, part, ..
-                } = buffers;
-                gated
-                    .down
-                    .forward_add(pool, level, activations, part, to, scale)
+                let down = &gated.down;
+                down.forward_add(pool, level, &buffers.activations, part, to, scale)
             }
             Self::Experts(experts) => {
-                let mut sum = std::mem::take(&mut buffers.sum);
-                experts.forward(on, buffers, x, &mut sum)?;
-                kernels::add_scaled(pool, level, to, &sum, scale)?;
-                buffers.sum = sum;
-                Ok(())
+                experts.forward(on, buffers, x, part)?;
+                Ok(kernels::add_scaled(pool, level, to, part, scale)?)
             }
         }
     }

@@ -43,7 +43,10 @@ fn logits(decoder: &mut dyn Decoder, tokens: &[TokenId], chunk: usize) -> Vec<u3
     passes
         .flat_map(|tokens| {
             let logits = decoder.forward(tokens, Rows::All, &cancel).unwrap();
-            logits.data.into_iter().map(f32::to_bits)
+            let bits: Vec<u32> = logits.data.iter().map(|x| x.to_bits()).collect();
+            // What is left in its place must not show.
+            decoder.reuse(logits);
+            bits
         })
         .collect()
 }
