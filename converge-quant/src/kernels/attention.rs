@@ -285,7 +285,7 @@ fn score<S: Simd, T: Stored, const N: usize>(
                 let group = keys.as_ptr().add(T::keys(first));
                 let scales = T::key_scales(simd, group);
                 for i in first..size.min(first + T::GROUP) {
-                    if far && i % T::IN_LINE == 0 {
+                    if far && i.is_multiple_of(T::IN_LINE) {
                         ahead::ask_far(simd, keys.as_ptr().wrapping_add(T::keys(i)));
                     }
                     let keys = T::load_keys(simd, group, i - first, scales);
@@ -471,7 +471,7 @@ fn mix_block<S: Simd, T: Stored, const N: usize, const V: usize>(
         for position in seen.clone() {
             let row = values.as_ptr().add(position * T::values(padded));
             for v in 0..V {
-                if far && (at / LANES + v) % T::IN_LINE == 0 {
+                if far && (at / LANES + v).is_multiple_of(T::IN_LINE) {
                     ahead::ask_far(simd, row.wrapping_add(T::values(at + v * LANES)));
                 }
                 let value = T::load_values(simd, row, at + v * LANES);
