@@ -450,7 +450,7 @@ impl Decoder for CpuDecoder {
     }
 
     fn reuse(&mut self, logits: Logits) {
-        if logits.rows() <= REUSED_ROWS {
+        if (1..=REUSED_ROWS).contains(&logits.rows()) {
             self.pass.logits = logits.data;
         }
     }
