@@ -47,6 +47,7 @@ impl Tiny {
     pub(crate) fn kinds() -> Vec<(&'static str, Self)> {
         vec![
             ("llama", Self::llama()),
+            ("llama with biases", Self::biased()),
             ("mixtral", Self::mixtral()),
             ("qwen2", Self::qwen2()),
             ("qwen2moe", Self::qwen2moe()),
@@ -70,6 +71,23 @@ impl Tiny {
     /// With a tied head.
     pub(crate) fn llama() -> Self {
         Self::new("llama")
+    }
+
+    /// A bias on every projection that may have one.
+    fn biased() -> Self {
+        let mut tiny = Self::llama();
+        tiny.add_biases();
+        for i in 0..tiny.layers {
+            for (part, width) in [
+                ("attn_output", WIDTH),
+                ("ffn_gate", INNER),
+                ("ffn_up", INNER),
+                ("ffn_down", WIDTH),
+            ] {
+                tiny.add(&format!("blk.{i}.{part}.bias"), &[width], 0.0);
+            }
+        }
+        tiny
     }
 
     /// Llama's tensors with Mixtral's experts.
@@ -240,15 +258,12 @@ impl Tiny {
         tiny
     }
 
-    /// Biases of all projections of a layer but those of gate and up.
+    /// Biases of queries, keys and values.
     fn add_biases(&mut self) {
         for i in 0..self.layers {
             for (part, heads) in [("q", HEADS), ("k", KV_HEADS), ("v", KV_HEADS)] {
                 let name = format!("blk.{i}.attn_{part}.bias");
                 self.add(&name, &[heads * self.head_size], 0.0);
-            }
-            for part in ["attn_output", "ffn_down"] {
-                self.add(&format!("blk.{i}.{part}.bias"), &[WIDTH], 0.0);
             }
         }
     }

@@ -92,15 +92,6 @@ fn every_kind() -> Vec<(&'static str, Tiny)> {
     };
     let mut per_pair = Tiny::llama();
     per_pair.add("rope_freqs.weight", &[HEAD_SIZE / 2], 3.0);
-    let mut biased = Tiny::llama();
-    for (name, len) in [
-        ("attn_output", 64),
-        ("ffn_gate", 96),
-        ("ffn_up", 96),
-        ("ffn_down", 64),
-    ] {
-        biased.add(&format!("blk.1.{name}.bias"), &[len], 0.0);
-    }
     let mut partial = with(Tiny::phi3(), &[("rope.dimension_count", Value::U32(12))]);
     partial.add("rope_factors_short.weight", &[6], 1.5);
     partial.add("rope_factors_long.weight", &[6], 4.0);
@@ -113,7 +104,6 @@ fn every_kind() -> Vec<(&'static str, Tiny)> {
         ("yarn", scaling("yarn")),
         ("llama3", scaling("llama3")),
         ("per pair", per_pair),
-        ("biases", biased),
         (
             "mistral",
             with(
