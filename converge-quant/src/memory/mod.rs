@@ -6,8 +6,8 @@
 //!   pages of keys   pieces of one size on a shelf: given back, they are used again
 //! ```
 //!
-//! With small pages, looking up addresses and a look-ahead that ends every 4 KB cost half of the
-//! memory's speed, and the first touch of each takes the system's time.
+//! With small pages, looking up addresses and a look-ahead that ends every 4 KB cost weights half of the
+//! memory's speed; and the system is asked at the first touch of each page.
 
 mod shelf;
 mod slab;
