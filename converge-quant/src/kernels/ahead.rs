@@ -1,5 +1,5 @@
-//! How weights, keys and values are asked for from memory before their use: speed only, never a
-//! result.
+//! How weights, and on Zen 5 keys and values, are asked for from memory before their use: speed only,
+//! never a result.
 //!
 //! Processors differ in how many cache lines may be on their way to the nearest cache at a time, and
 //! in what their own look-ahead does: the way that suits Zen 5 costs Zen 4 a third of its speed, and
@@ -99,7 +99,7 @@ pub(super) fn is_far() -> bool {
     way() == INSTEAD
 }
 
-/// Asks for what lies far behind a place of keys or values, which are read in ascending order.
+/// Asks for what comes long after a place of keys or values, which are read in ascending order.
 #[inline(always)]
 pub(super) fn ask_far<S: Simd>(simd: S, at: *const u8) {
     simd.prefetch(at.wrapping_add(FAR));
